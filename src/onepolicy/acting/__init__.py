@@ -1,0 +1,1 @@
+"""Floor 3: producing experience. Rollouts of environments, completions of prompts."""

@@ -1,0 +1,128 @@
+"""The tensor side's vocabulary: what policies say, what environments return, what the learner takes.
+
+Dimension letters: B batch, T time or tokens, N environments, D features, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+X = TypeVar("X")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy says of actions already taken.
+
+    logp [..., T]: log pi(a|s), nats, float32. entropy [..., T]: nats. value [..., T] or None: V(s), reward units.
+    """
+
+    logp: Tensor
+    entropy: Tensor
+    value: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TokenInputs:
+    """A batch of token sequences, each row one sequence, padding anywhere outside `attention`.
+
+    tokens [B, T] int64: prompt and completion. attention [B, T] bool: True at real tokens.
+    is_action [B, T] bool: True where the token at that position is to be evaluated as an action, that is, its
+    log-probability given all real tokens before it in its row.
+    """
+
+    tokens: Tensor
+    attention: Tensor
+    is_action: Tensor
+
+
+@dataclass(frozen=True)
+class PolicyBatch:
+    """The meeting point of CartPole and language models; every tensor is [B, T] but inputs.
+
+    inputs: [B, T, D] observations or TokenInputs. action: what was taken ([B, T] or [B, T, D]). mask: True where
+    the element counts. logp_behaviour: log-prob when sampled. advantage: reward units (or whitened).
+    logp_old: of the proximal policy; None means logp_behaviour. logp_ref: of the reference policy, for a KL term.
+    value_old, value_target: for the critic's loss.
+    """
+
+    inputs: Any
+    action: Tensor
+    mask: Tensor
+    logp_behaviour: Tensor
+    advantage: Tensor
+    logp_old: Tensor | None = None
+    logp_ref: Tensor | None = None
+    value_old: Tensor | None = None
+    value_target: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.mask.shape[0])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> PolicyBatch:
+        """The batch with `function` applied to every tensor, those inside `inputs` too."""
+        return map_tensors(self, function)
+
+    def rows(self, index: Tensor | slice) -> PolicyBatch:
+        """The rows at `index` (int64 or bool [B], or a slice)."""
+        return self.map(lambda x: x[index])
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A scalar to minimise and what it was made of (detached weighted sums or means, keyed `area/name`)."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class EnvStep:
+    """One step of N environments; finished ones were already reset (SAME_STEP).
+
+    obs [N, ...]: to act on next. reward [N] float32. terminated, truncated [N] bool, apart.
+    final_obs [N, ...]: the observation that ended the step, before any reset; equals obs where nothing ended.
+    """
+
+    obs: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_obs: Tensor
+
+
+class Policy(Protocol):
+    """Anything that acts: CategoricalPolicy, GaussianPolicy, TokenPolicy. All are torch modules."""
+
+    def act(self, inputs: Any, *, rng: torch.Generator) -> tuple[Tensor, Evaluation]: ...
+
+    def evaluate(self, inputs: Any, action: Tensor) -> Evaluation: ...
+
+
+class VectorEnv(Protocol):
+    """N copies of a world, stepped together."""
+
+    num_envs: int
+
+    def reset(self, seed: int) -> Tensor: ...
+
+    def step(self, action: Tensor) -> EnvStep: ...
+
+
+def map_tensors(tree: X, function: Callable[[Tensor], Tensor]) -> X:
+    """A frozen dataclass, tuple, list or dict with `function` applied to every tensor inside; the rest unchanged."""
+    if isinstance(tree, Tensor):
+        return function(tree)  # type: ignore[return-value]
+    if is_dataclass(tree) and not isinstance(tree, type):
+        changed = {f.name: map_tensors(getattr(tree, f.name), function) for f in fields(tree)}
+        return replace(tree, **changed)  # type: ignore[return-value]
+    if isinstance(tree, dict):
+        return {key: map_tensors(value, function) for key, value in tree.items()}  # type: ignore[return-value]
+    if isinstance(tree, tuple | list):
+        return type(tree)(map_tensors(value, function) for value in tree)  # type: ignore[return-value]
+    return tree

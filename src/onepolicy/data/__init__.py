@@ -1,0 +1,1 @@
+"""Floor 2: data on its way to the learner. Tokenizers, chat templates, packing, prompts, rollouts."""

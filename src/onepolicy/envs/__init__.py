@@ -1,0 +1,1 @@
+"""Floor 2: worlds to act in, always vectorised."""

@@ -1,0 +1,1 @@
+"""Floor 3: turning a batch into an optimizer step."""

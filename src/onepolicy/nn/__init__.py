@@ -1,0 +1,1 @@
+"""Floor 2: networks and the policies built from them."""

@@ -1,0 +1,130 @@
+"""The text side's vocabulary: messages, tasks, scores, completions, episodes and the seams around them.
+
+No torch here, so that verifiers, data checks and the command line start fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Metrics = dict[str, float]
+"""One step's measurements, keyed `area/name`; units and meanings are in docs/metrics.md."""
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A verdict on one completion.
+
+    value: reward, or None when it could not be judged (excluded from baselines and counted, never taken as 0).
+    parts: the reward's components by name, each a number or None.
+    error: why it could not be judged; None when it was judged.
+    """
+
+    value: float | None
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    error: str | None = None
+
+
+class Verifier(Protocol):
+    """Judges a completion's text against its task. Deterministic; never raises on bad model output."""
+
+    def __call__(self, task: Task, text: str) -> Score: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """One text problem.
+
+    id: unique within its set; part of every sample's seed.
+    messages: the conversation that asks for an answer.
+    answer: the gold answer as text.
+    verifier: judges a completion of this task.
+    meta: whatever the verifier or a report needs besides (numbers of a countdown, a difficulty level).
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    answer: str
+    verifier: Verifier
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    max_tokens: new tokens at most, the stop token included. temperature: 0 is greedy. top_k: 0 keeps all.
+    top_p: 1 keeps all. stop: strings that end a completion. stop_tokens: token ids that do, besides the
+    generator's own end tokens.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a generator returned for one sample.
+
+    tokens: exactly the ids sampled, the stop token included; never re-tokenised.
+    logp: nats, per token, of the distribution it was sampled from (after temperature, top-k, top-p).
+    stop: "stop" (a stop token or string was reached) or "length" (cut off at max_tokens: truncated).
+    version: of the weights that sampled it.
+    """
+
+    tokens: tuple[int, ...]
+    logp: tuple[float, ...]
+    stop: Literal["stop", "length"]
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One trajectory of a language model: prompt and completion spans in order, as tokens.
+
+    group: episodes with equal group share a baseline. tokens, is_action, logp: same length; is_action is True
+    where the policy wrote the token, logp is 0 elsewhere. truncated: the last completion was cut off.
+    """
+
+    task_id: str
+    group: int
+    tokens: tuple[int, ...]
+    is_action: tuple[bool, ...]
+    logp: tuple[float, ...]
+    score: Score
+    version: int = 0
+    truncated: bool = False
+    text: str = ""
+
+
+class Generator(Protocol):
+    """Anything that completes prompts: the built-in engine, vLLM, a remote server."""
+
+    version: int
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
+        """n completions for each prompt (token ids). seeds: one per prompt; sample k of prompt i depends on
+        (seeds[i], k) and the weights only, not on what else is in the batch."""
+        ...
+
+    def load(self, state: Mapping[str, Any], version: int) -> None:
+        """Replace the weights by `state` (parameter name -> tensor) and set the version."""
+        ...
