@@ -1,0 +1,219 @@
+"""Multi-step arithmetic: chains of + - * over integers with negative numbers and brackets, made without end.
+
+Whether a problem belongs to the train or the held-out split is a hash of its text, so the two are disjoint whatever
+the level, seed or size. Demonstrations work a problem out one operation at a time, in one of three styles; they are
+written only for the train split. Division is left out: answers are integers, read strictly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from hashlib import blake2b
+
+import numpy as np
+
+from onepolicy.errors import ConfigError, nearest
+from onepolicy.run.seeding import derive_rng
+from onepolicy.tasks.base import TaskSet, conversation
+from onepolicy.tasks.expressions import evaluate, parse, read_integer, reductions, to_text
+from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, TAGGED, AnswerVerifier, RewardWeights
+from onepolicy.types import Task
+
+CHARACTERS = "0123456789+-*()=; "
+"""Every character of a prompt or demonstration outside the four tags."""
+
+HELD_OUT_SHARE = 8
+"""One problem in this many is held out."""
+
+
+@dataclass(frozen=True)
+class ArithmeticLevel:
+    """How hard a problem is.
+
+    terms: numbers in the expression. digits: of each number. operators: drawn from, each equally likely.
+    brackets: pairs, around two terms or more and never the whole. negatives: share of terms that are negative
+    (written `(-5)`, at the start `-5`). limit: magnitude that no intermediate result exceeds.
+    """
+
+    terms: int
+    digits: int = 1
+    operators: str = "+-"
+    brackets: int = 0
+    negatives: float = 0.0
+    limit: int = 999
+
+    def __post_init__(self) -> None:
+        fits = 2 <= self.terms <= 20 and 1 <= self.digits <= 6 and self.limit >= 10**self.digits - 1
+        if not fits or not self.operators or set(self.operators) - set("+-*") or not 0 <= self.negatives <= 1:
+            raise ConfigError(
+                f"{self} is no level: terms are 2 to 20, digits 1 to 6, operators among '+-*', negatives 0 to 1, "
+                "and limit at least the largest number."
+            )
+        if not 0 <= self.brackets <= (self.terms - 1) // 2:
+            raise ConfigError(
+                f"{self.brackets} pairs of brackets do not fit {self.terms} terms; at most (terms - 1) // 2, "
+                f"here {(self.terms - 1) // 2}."
+            )
+
+
+LEVELS: dict[int, ArithmeticLevel] = {
+    1: ArithmeticLevel(2),
+    2: ArithmeticLevel(3),
+    3: ArithmeticLevel(4),
+    4: ArithmeticLevel(5),
+    5: ArithmeticLevel(5, negatives=0.25),
+    6: ArithmeticLevel(5, operators="+-*", brackets=1, negatives=0.25),
+    7: ArithmeticLevel(4, digits=2, brackets=1),
+    8: ArithmeticLevel(6, digits=2, operators="+-*", brackets=2, negatives=0.25, limit=9999),
+}
+"""From two one-digit terms to six two-digit terms with products, brackets and negative numbers."""
+
+
+def steps(expression: str) -> str:
+    """Each operation with its result: `3-8=-5;-5+5=0;0-9=-9`.
+
+    >>> steps("4-2*(3-8)")
+    '3-8=-5;2*-5=-10;4--10=14'
+    """
+    return ";".join(f"{to_text(step)}={evaluate(step)}" for step, _ in reductions(parse(expression)))
+
+
+def totals(expression: str) -> str:
+    """Only the results, in the order of `steps`; the shortest, the running totals of a plain chain.
+
+    >>> totals("3-8+5-9+2")
+    '-5 0 -9 -7'
+    """
+    return " ".join(str(evaluate(step)) for step, _ in reductions(parse(expression)))
+
+
+def rewrites(expression: str) -> str:
+    """The whole expression after each operation; every step is local, at the price of copying.
+
+    >>> rewrites("4-2*(3-8)")
+    '4-2*-5=4--10=14'
+    """
+    return "=".join(to_text(rest) for _, rest in reductions(parse(expression)))
+
+
+STYLES: dict[str, Callable[[str], str]] = {"steps": steps, "totals": totals, "rewrites": rewrites}
+"""Ways of working a problem out, by name."""
+
+
+def load(
+    split: str = "train",
+    *,
+    level: int | Sequence[int] | ArithmeticLevel = 4,
+    n: int = 10_000,
+    seed: int = 0,
+    style: str = "steps",
+    system: str = "",
+    weights: RewardWeights = DEFAULT_WEIGHTS,
+) -> TaskSet:
+    """n different problems of a level, or of several levels in turn.
+
+    split: "train" or "test". style: of the demonstrations (STYLES). system: a system message for every task.
+    Raises: ConfigError for an unknown level or style, or more problems asked than the level has.
+    """
+    if style not in STYLES:
+        raise ConfigError(f"Unknown style {style!r} of arithmetic. {nearest(style, STYLES)}")
+    chosen = _levels(level)
+    seen: set[str] = set()
+    tasks: list[Task] = []
+    verifier = AnswerVerifier(judge, TAGGED, weights)
+    for i, (name, one) in enumerate(chosen):
+        count = n // len(chosen) + (i < n % len(chosen))
+        for expression in _draw(one, count, seed, split, seen):
+            answer = str(evaluate(parse(expression)))
+            meta = {"level": name, "terms": one.terms, "expression": expression}
+            task_id = f"arithmetic/{expression}"
+            tasks.append(Task(task_id, conversation(f"{expression}=", system), answer, verifier, meta))
+    order = derive_rng(seed, "arithmetic", "order", split).permutation(len(tasks))
+    return TaskSet(
+        name=f"arithmetic/{split}",
+        tasks=tuple(tasks[i] for i in order),
+        characters=CHARACTERS,
+        demonstrate=partial(demonstrate, style=style) if split == "train" else None,
+        counts={"tasks": len(tasks)},
+    )
+
+
+def judge(task: Task, answer: str) -> bool:
+    """Whether the answer is the integer of the gold answer, written as digits with an optional sign."""
+    number = read_integer(answer)
+    return number is not None and number == read_integer(task.answer)
+
+
+def demonstrate(task: Task, style: str = "steps") -> str:
+    """A worked completion: the steps as thinking, then the answer."""
+    return TAGGED.write(STYLES[style](task.meta["expression"]), task.answer)
+
+
+def is_held_out(expression: str) -> bool:
+    """Whether a problem belongs to the test split: decided by a hash of its text, on every machine alike."""
+    return blake2b(expression.encode(), digest_size=4).digest()[0] % HELD_OUT_SHARE == 0
+
+
+def _levels(level: int | Sequence[int] | ArithmeticLevel) -> list[tuple[int, ArithmeticLevel]]:
+    """(name, level) pairs; a level of one's own has the name 0."""
+    if isinstance(level, ArithmeticLevel):
+        return [(next((name for name, known in LEVELS.items() if known == level), 0), level)]
+    names = [level] if isinstance(level, int) else list(level)
+    unknown = [name for name in names if name not in LEVELS]
+    if unknown or not names:
+        raise ConfigError(f"Unknown arithmetic level {unknown or names}; levels are 1 to {max(LEVELS)}.")
+    return [(name, LEVELS[name]) for name in names]
+
+
+def _draw(level: ArithmeticLevel, count: int, seed: int, split: str, seen: set[str]) -> list[str]:
+    """`count` expressions of the split not in `seen` (to which they are added)."""
+    parts = [getattr(level, field.name) for field in fields(level)]
+    rng = derive_rng(seed, "arithmetic", split, *(str(part) for part in parts))
+    found: list[str] = []
+    for _ in range(200 * count + 20_000):
+        if len(found) == count:
+            return found
+        expression = _expression(level, rng)
+        if expression in seen or is_held_out(expression) != (split == "test") or not _is_bounded(expression, level):
+            continue
+        seen.add(expression)
+        found.append(expression)
+    raise ConfigError(
+        f"{level} gave only {len(found)} different problems for the {split} split; {count} were asked. "
+        "Ask for fewer, or take a harder level."
+    )
+
+
+def _expression(level: ArithmeticLevel, rng: np.random.Generator) -> str:
+    """A random expression, its brackets in disjoint spans of two terms or more."""
+    low = 10 ** (level.digits - 1) if level.digits > 1 else 0
+    numbers = rng.integers(low, 10**level.digits, size=level.terms)
+    negative = rng.random(level.terms) < level.negatives
+    operators = [level.operators[i] for i in rng.integers(len(level.operators), size=level.terms - 1)]
+    opens, closes = _spans(level, rng)
+    text = ""
+    for i, number in enumerate(numbers):
+        text += operators[i - 1] if i else ""
+        starts = i == 0 or i in opens
+        text += "(" if i in opens else ""
+        minus = negative[i] and number > 0
+        text += f"-{number}" if minus and starts else f"(-{number})" if minus else str(number)
+        text += ")" if i in closes else ""
+    return text
+
+
+def _spans(level: ArithmeticLevel, rng: np.random.Generator) -> tuple[set[int], set[int]]:
+    """First and last terms of the bracketed spans: sorted distinct cut points, taken in pairs."""
+    if level.brackets == 0:
+        return set(), set()
+    while True:
+        ends = sorted(rng.choice(level.terms, size=2 * level.brackets, replace=False).tolist())
+        opens, closes = ends[0::2], ends[1::2]
+        if (opens[0], closes[0]) != (0, level.terms - 1):
+            return set(opens), set(closes)
+
+
+def _is_bounded(expression: str, level: ArithmeticLevel) -> bool:
+    return all(-level.limit <= evaluate(step) <= level.limit for step, _ in reductions(parse(expression)))

@@ -1,0 +1,177 @@
+"""Sets of tasks: what they hold, that their gold answers verify, and how to find one by name.
+
+A task set is data: tasks, the text that asks for the answer format, and for training splits a function that writes
+a worked solution. Which tasks to sample when belongs to `data/prompts.py`; scoring to `tasks.rewards`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from onepolicy.errors import ConfigError, DataError, nearest
+from onepolicy.run.seeding import derive_rng
+from onepolicy.tasks.functions import FunctionReward, as_reward
+from onepolicy.tasks.rewards import (
+    FORMATS,
+    TAGGED,
+    TAGS,
+    AnswerFormat,
+    AnswerVerifier,
+    RewardWeights,
+    extract_tag,
+    split_thinking,
+)
+from onepolicy.types import Message, Task
+
+__all__ = [
+    "FORMATS",
+    "INSTRUCTIONS",
+    "TAGGED",
+    "TAGS",
+    "TASKS",
+    "AnswerFormat",
+    "AnswerVerifier",
+    "Conversation",
+    "FunctionReward",
+    "GoldReport",
+    "RewardWeights",
+    "TaskSet",
+    "as_reward",
+    "check_gold",
+    "conversation",
+    "extract_tag",
+    "load_task_set",
+    "split_thinking",
+]
+
+Conversation = tuple[Message, ...]
+"""Messages in order; a demonstration ends with the assistant's."""
+
+TASKS: dict[str, str] = {
+    "arithmetic": "onepolicy.tasks.arithmetic:load",
+    "countdown": "onepolicy.tasks.countdown:load",
+    "gsm8k": "onepolicy.tasks.gsm8k:load",
+    "gsm8k-steps": "onepolicy.tasks.gsm8k_steps:load",
+}
+"""Task sets by name: `module:function`, called with the split and its own options."""
+
+INSTRUCTIONS = (
+    "Think step by step inside <think> and </think>, then give the final answer inside <answer> and </answer>, "
+    "and write nothing else."
+)
+"""The answer format in words, for models that understand them; a model trained on demonstrations needs none."""
+
+
+@dataclass(frozen=True)
+class GoldReport:
+    """How many gold answers were checked, and which failed: (task id, reason)."""
+
+    checked: int
+    failures: tuple[tuple[str, str], ...]
+
+    @property
+    def verified(self) -> int:
+        """Gold answers that their own verifier accepts."""
+        return self.checked - len(self.failures)
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """Tasks of one split. Building it fails unless ids are unique and every gold answer verifies against itself.
+
+    name: `arithmetic/train`. instructions: the answer format in words. characters: every character that prompts and
+    demonstrations can contain outside the four tags, "" where text is open. demonstrate: (task) -> a worked
+    completion; None where there are none, as in held-out splits. form: how answers are marked. counts: what was
+    read, dropped and kept, by name.
+
+    Raises: DataError for no tasks, a repeated id, or a gold answer that its own verifier rejects.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    instructions: str = INSTRUCTIONS
+    characters: str = ""
+    demonstrate: Callable[[Task], str] | None = None
+    form: AnswerFormat = TAGGED
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise DataError(f"{self.name} has no tasks; loosen its filters or give it data.")
+        name, times = Counter(task.id for task in self.tasks).most_common(1)[0]
+        if times > 1:
+            raise DataError(f"{self.name} has {times} tasks with id {name!r}; ids seed the samples and must be unique.")
+        gold = check_gold(self.tasks, self.form)
+        if gold.failures:
+            shown = "; ".join(f"{task_id}: {reason}" for task_id, reason in gold.failures[:3])
+            raise DataError(
+                f"{self.name}: {len(gold.failures)} of {gold.checked} gold answers fail their own verifier ({shown}). "
+                "Correct or drop these rows: a model can never be right on them."
+            )
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def demonstrations(self, n: int, seed: int) -> list[Conversation]:
+        """n different tasks, drawn by `seed`, each with a worked completion as the assistant's turn.
+
+        Raises: ConfigError where the set gives none or fewer than n; DataError for one its verifier rejects.
+        """
+        if self.demonstrate is None:
+            raise ConfigError(f"{self.name} gives no demonstrations; take them from the train split.")
+        if not 0 < n <= len(self.tasks):
+            raise ConfigError(f"{n} demonstrations asked of {self.name}; it can give 1 to {len(self.tasks)}.")
+        order = derive_rng(seed, "demonstrations", self.name).permutation(len(self.tasks))[:n]
+        return [self._worked(self.tasks[i]) for i in order]
+
+    def _worked(self, task: Task) -> Conversation:
+        assert self.demonstrate is not None
+        text = self.demonstrate(task)
+        if task.verifier(task, text).parts != {"correct": 1.0, "format": 1.0}:
+            raise DataError(f"{task.id}: the demonstration {text[:200]!r} is not right and in format.")
+        return (*task.messages, Message("assistant", text))
+
+
+def conversation(question: str, system: str = "") -> Conversation:
+    """A user's question, after a system message if `system` is not empty."""
+    head = (Message("system", system),) if system else ()
+    return (*head, Message("user", question))
+
+
+def check_gold(tasks: Iterable[Task], form: AnswerFormat = TAGGED) -> GoldReport:
+    """Whether each gold answer, written in `form`, is judged right by its own verifier."""
+    checked, failures = 0, []
+    for task in tasks:
+        checked += 1
+        score = task.verifier(task, form.write("", task.answer))
+        if score.error is not None or score.value is None:
+            failures.append((task.id, score.error or "no value"))
+        elif score.parts.get("correct") != 1.0:
+            failures.append((task.id, f"gold answer {task.answer[:60]!r} is judged wrong"))
+    return GoldReport(checked, tuple(failures))
+
+
+def load_task_set(name: str, split: str = "train", **options: object) -> TaskSet:
+    """The task set `name` (a key of TASKS) for `split`, "train" or "test".
+
+    options: the loader's own keywords (see docs/tasks.md).
+    Raises: ConfigError for an unknown name, split or option, offering the nearest known one.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"Unknown task set {name!r}. {nearest(name, TASKS)}")
+    if split not in ("train", "test"):
+        raise ConfigError(f"Unknown split {split!r} of {name}. {nearest(split, ('train', 'test'))}")
+    module, function = TASKS[name].split(":")
+    loader = getattr(import_module(module), function)
+    known = [option for option in inspect.signature(loader).parameters if option != "split"]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"{name} has no option {option!r}. {nearest(option, known)}")
+    return loader(split, **options)
