@@ -1,0 +1,144 @@
+"""Tokenizers: a token per character for tiny models, any Hugging Face tokenizer, and encoding that never loses text.
+
+In: `char_tokenizer`, `load_tokenizer`, `encode`, `end_tokens`. Not here: chat templates (`chat_template.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from onepolicy.errors import DataError, ModelError
+
+PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+CHAR_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|' + message['role'] + '|>' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] + eos_token -}}{%- endgeneration -%}"
+    "{%- else -%}{{- message['content'] -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+"""Role token, content, and `<eos>` after what the assistant wrote; `{% generation %}` marks the assistant's part."""
+
+
+def char_tokenizer(characters: Iterable[str], special: Sequence[str] = TAGS) -> PreTrainedTokenizerFast:
+    """A Hugging Face tokenizer whose tokens are single characters, plus `special` strings as one token each.
+
+    Ids: `<pad>` 0, `<eos>` 1, `<unk>` 2, the role tokens, `special` in order, then the characters sorted. Control
+    tokens (`<pad>`, `<eos>`, `<unk>`, roles) disappear in `decode(..., skip_special_tokens=True)`; `special` stays, for
+    verifiers read it. It carries a chat template and saves, loads and pads like any other.
+
+    Raises: DataError for an entry of `characters` longer than one character, and for none at all.
+
+    >>> tokenizer = char_tokenizer("0123456789+= ")
+    >>> ids = encode(tokenizer, "<think>1+1=2</think>")
+    >>> len(ids), tokenizer.decode(ids)
+    (7, '<think>1+1=2</think>')
+    """
+    characters = sorted(set(characters))
+    long = [c for c in characters if len(c) != 1]
+    if long or not characters:
+        raise DataError(
+            f"characters holds {long[0]!r}; every entry must be one character. Put longer strings into special=(...)."
+            if long
+            else "characters is empty; a character tokenizer needs at least one. Pass the characters of your data."
+        )
+    control = (PAD, EOS, UNK, *ROLES)
+    vocabulary = list(dict.fromkeys((*control, *special, *characters)))
+    core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token=UNK))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    core.decoder = decoders.Fuse()
+    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in special])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        extra_special_tokens=list(ROLES),
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAR_TEMPLATE
+    return tokenizer
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The token ids of `text`, nothing added in front or behind.
+
+    Raises: DataError naming the characters the tokenizer does not know, instead of an unknown-token in their place.
+    """
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and unknown in ids and str(tokenizer.unk_token) not in text:
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        lost = sorted({text[a:b] for i, (a, b) in zip(ids, offsets) if i == unknown})
+        raise DataError(
+            f"the tokenizer does not know {', '.join(map(repr, lost))} in {text[:60]!r}; "
+            "every character must be in its vocabulary. Add them to char_tokenizer(characters=...) or clean the data."
+        )
+    return ids
+
+
+def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a local directory or on the Hugging Face hub, ready for training.
+
+    A tokenizer without a pad token pads with its end token: padding is masked everywhere, so its id has no effect.
+    Raises: ModelError when there is no tokenizer, or it has no end token (generation would never stop).
+    """
+    path = Path(path_or_id)
+    local = path.is_dir()
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path_or_id), **options)
+    except (OSError, ValueError, KeyError) as error:
+        place = "directory" if local else "hub id or directory"
+        raise ModelError(
+            f"no tokenizer could be loaded from the {place} {str(path_or_id)!r}: {_first_line(error)} Expected "
+            "tokenizer.json and tokenizer_config.json. Save it there with tokenizer.save_pretrained(directory)."
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer in {str(path_or_id)!r} has no end token (eos_token is None); a completion could never "
+            "stop. Set tokenizer.eos_token to the token that ends a turn and save it again."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
+    """Nothing, when every id of the tokenizer has a row in the model's embedding of `vocab_size` rows.
+
+    Raises: ModelError when the tokenizer can produce ids the model has no embedding for.
+    """
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= vocab_size:
+        raise ModelError(
+            f"the tokenizer produces ids up to {largest} but the model's vocabulary has {vocab_size} entries; "
+            "use the tokenizer the model was trained with, or call model.resize_token_embeddings"
+            f"({largest + 1}) and train the new rows."
+        )
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config: Any = None) -> tuple[int, ...]:
+    """The ids that end a completion: the tokenizer's end token and those a generation config lists, sorted."""
+    ids = {int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set()
+    more = None if generation_config is None else generation_config.eos_token_id
+    if more is not None:
+        ids |= {int(i) for i in (more if isinstance(more, list | tuple) else [more])}
+    return tuple(sorted(ids))
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of an error's text, ended by a full stop."""
+    text = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip()
+    return text if text.endswith(".") else text + "."

@@ -1,0 +1,202 @@
+"""A causal language model as a policy: log-probabilities and entropies of the tokens it wrote.
+
+Rows are compacted to the left first, so padding (left, right, both, between) never reaches the model: attention is
+plainly causal, needs no mask, and results do not depend on padding at all. Only hidden states whose next token is an
+action go through the vocabulary projection. Not here: sampling completions (acting/engine.py), losses (core/policy.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from onepolicy.batch import Evaluation, TokenInputs
+from onepolicy.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+
+class Compact(NamedTuple):
+    """Rows with their real tokens moved to the front.
+
+    tokens [B, L]: L is the longest row, 0 behind the end. rank [B, T]: the place of a real token in its compact row.
+    """
+
+    tokens: Tensor
+    rank: Tensor
+
+
+def compact(tokens: Tensor, attention: Tensor) -> Compact:
+    """Every row's real tokens moved to the front, order kept; rows already right-padded are only trimmed.
+
+    >>> compact(torch.tensor([[0, 5, 6, 0], [7, 8, 9, 0]]), torch.tensor([[0, 1, 1, 0], [1, 1, 1, 0]]).bool()).tokens
+    tensor([[5, 6, 0],
+            [7, 8, 9]])
+    """
+    longest = int(attention.sum(-1).max()) if attention.numel() else 0
+    tokens = tokens.masked_fill(~attention, 0)
+    rank = attention.cumsum(-1) - 1
+    if bool((attention[:, 1:] & ~attention[:, :-1]).any()):
+        order = torch.argsort((~attention).to(torch.uint8), dim=-1, stable=True)
+        tokens = tokens.gather(1, order)
+    return Compact(tokens[:, :longest], rank)
+
+
+class TokenPolicy(nn.Module):
+    """A causal language model that says how probable the tokens it wrote are.
+
+    model: any Hugging Face causal model, LoRA or not. temperature: logits are divided by it, as in sampling, so the
+    two agree. entropy_grad: whether the entropy carries a gradient (only an entropy bonus needs it). head_budget:
+    logits held at once, in elements; above it the projection runs in chunks that are recomputed in the backward pass.
+    Dropout is always off, whatever train() says: a policy's probability must not depend on a mask drawn at random.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        temperature: float = 1.0,
+        entropy_grad: bool = False,
+        *,
+        head_budget: int = 1 << 26,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ConfigError(f"temperature is {temperature}; log-probabilities need it above 0. Use 1.0 for training.")
+        self.model = model
+        self.temperature = temperature
+        self.entropy_grad = entropy_grad
+        self.head_budget = head_budget
+        self._direct: bool | None = None
+        self.train(False)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence the model takes, in tokens."""
+        return int(self.model.config.max_position_embeddings)
+
+    def train(self, mode: bool = True) -> TokenPolicy:
+        """The policy itself, its model in eval mode."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def evaluate(self, inputs: TokenInputs, action: Tensor) -> Evaluation:
+        """log pi(action[b, t] | real tokens before t in row b) and the entropy there, both [B, T] float32.
+
+        Zero where inputs.is_action is False. The entropy has no gradient unless entropy_grad.
+        Raises: DataError for an action at a padding position or at a row's first token, or a row beyond the context.
+        """
+        tokens, rank = compact(inputs.tokens, inputs.attention)
+        row, column = inputs.is_action.nonzero(as_tuple=True)
+        before = rank[row, column] - 1
+        self._check(inputs, tokens.shape[1], before)
+        hidden = self._hidden(tokens)[row, before]
+        logp, entropy = self._score(hidden, action[row, column])
+        place = row * inputs.tokens.shape[1] + column
+        return Evaluation(logp=_spread(logp, place, inputs.tokens), entropy=_spread(entropy, place, inputs.tokens))
+
+    @torch.no_grad()
+    def act(self, inputs: TokenInputs, *, rng: torch.Generator) -> tuple[Tensor, Evaluation]:
+        """The next token of every row [B], sampled after its last real token, and its log-prob and entropy [B]."""
+        tokens, rank = compact(inputs.tokens, inputs.attention)
+        last = rank[:, -1]
+        if bool((last < 0).any()):
+            raise DataError("a row has no real token; sampling needs a prompt of at least one token in every row.")
+        row = torch.arange(len(tokens), device=tokens.device)
+        logits = self._logits(self._hidden(tokens)[row, last])
+        action = torch.multinomial(logits.softmax(-1), 1, generator=rng).squeeze(-1)
+        logp, entropy = _of_logits(logits, action, False)
+        return action, Evaluation(logp=logp, entropy=entropy)
+
+    def _check(self, inputs: TokenInputs, longest: int, before: Tensor) -> None:
+        if longest > self.context:
+            raise DataError(
+                f"a row has {longest} tokens but the model's context is {self.context}; shorten prompts or max_tokens, "
+                "or build the model with a larger context."
+            )
+        if bool((inputs.is_action & ~inputs.attention).any()):
+            raise DataError("is_action is True at a padding position; an action must be a real token. Fix the mask.")
+        if bool((before < 0).any()):
+            raise DataError(
+                "a row's first token is marked as an action; it has no token before it to be predicted from. "
+                "Give every episode a prompt of at least one token."
+            )
+
+    def _hidden(self, tokens: Tensor) -> Tensor:
+        """The last layer's states [B, L, D] (or full logits [B, L, V] where the head cannot be taken apart)."""
+        if self._direct is None:
+            self._direct = head_is_plain(self.model)
+            if not self._direct:
+                logger.info("the model changes its logits after the vocabulary projection: using full logits")
+        if self._direct:
+            return self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        return self.model(input_ids=tokens, use_cache=False).logits
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Tempered logits [N, V] of the states [N, D], in float32 or wider."""
+        logits = self.model.get_output_embeddings()(hidden) if self._direct else hidden
+        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        return logits if self.temperature == 1.0 else logits / self.temperature
+
+    def _score(self, hidden: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-prob and entropy [N] of the actions, in chunks of at most head_budget logits."""
+        rows = max(1, self.head_budget // int(self.model.config.vocab_size))
+        if len(hidden) <= rows or not self._direct:
+            return self._part(hidden, action)
+        parts = [
+            checkpoint(self._part, h, a, use_reentrant=False) if torch.is_grad_enabled() else self._part(h, a)
+            for h, a in zip(hidden.split(rows), action.split(rows))
+        ]
+        logp, entropy = zip(*parts)
+        return torch.cat(logp), torch.cat(entropy)
+
+    def _part(self, hidden: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        return _of_logits(self._logits(hidden), action, self.entropy_grad)
+
+
+def _of_logits(logits: Tensor, action: Tensor, entropy_grad: bool) -> tuple[Tensor, Tensor]:
+    """log p(action) and the entropy of softmax(logits), both [N]."""
+    logp = logits.log_softmax(-1)
+    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
+        source = logp if entropy_grad else logp.detach()
+        entropy = -(source.exp() * source.clamp_min(torch.finfo(source.dtype).min)).sum(-1)
+    return logp.gather(-1, action.unsqueeze(-1)).squeeze(-1), entropy
+
+
+def _spread(values: Tensor, place: Tensor, like: Tensor) -> Tensor:
+    """Values [N] at their places in a [B, T] tensor of zeros."""
+    return values.new_zeros(like.numel()).index_copy(0, place, values).view(like.shape)
+
+
+def head_is_plain(model: PreTrainedModel) -> bool:
+    """Whether the model's logits are its vocabulary projection of the backbone's last states, and nothing more.
+
+    Found out by one small forward pass in which the projection's output is replaced by large random numbers: soft
+    caps, scales and biases applied afterwards change them, a plain model hands them on untouched.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        return False
+    seen: list[Tensor] = []
+    planted: list[Tensor] = []
+
+    def spy(_module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen.append(arguments[0])
+        steps = torch.arange(output.numel(), device=output.device, dtype=torch.float32)
+        planted.append((100.0 * torch.sin(steps)).view(output.shape).to(output.dtype))
+        return planted[-1]
+
+    tokens = torch.arange(4, device=model.device).remainder(int(model.config.vocab_size)).unsqueeze(0)
+    handle = head.register_forward_hook(spy)
+    try:
+        with torch.no_grad():
+            logits = model(input_ids=tokens, use_cache=False).logits
+            states = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    finally:
+        handle.remove()
+    return len(seen) == 1 and torch.equal(logits, planted[0]) and torch.allclose(seen[0], states)
