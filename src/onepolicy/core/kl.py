@@ -1,0 +1,58 @@
+"""Divergence of the policy from a reference, KL(pi || ref): three one-sample estimators and the exact sum.
+
+With d = log pi(a) - log ref(a) and a drawn from pi, all three estimate KL(pi || ref) per element. As a *value* k1 and
+k3 are unbiased and k2 is not; as a *loss to differentiate* through logp, k2's gradient is the unbiased one of the
+reverse KL, k3's is that of KL(ref || pi) on-policy, and k1's has expectation zero (use k1 in the reward, not in the
+loss). Nothing is clamped here. Some libraries number these from 0: open-instruct's estimator 2 is k3.
+
+Source: Schulman 2020, Approximating KL divergence (joschu.net/blog/kl-approx.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+KlEstimator = Callable[[Tensor, Tensor], Tensor]
+"""(logp, logp_ref) -> KL per element, nats."""
+
+
+def k1(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    """The log-ratio d = logp - logp_ref: unbiased, high variance, of either sign.
+
+    logp, logp_ref [...]: log-probabilities of the actions taken, nats. Returns: [...], nats.
+    """
+    return logp - logp_ref
+
+
+def k2(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    """Half the squared log-ratio, d^2 / 2: biased (to third order), never negative.
+
+    logp, logp_ref [...]: log-probabilities of the actions taken, nats. Returns: [...], nats.
+    """
+    return 0.5 * (logp - logp_ref).square()
+
+
+def k3(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    """The estimator e^{-d} - 1 + d: unbiased, low variance, never negative; GRPO's KL term.
+
+    logp, logp_ref [...]: log-probabilities of the actions taken, nats. Returns: [...], nats.
+    Source: Shao et al. 2024 (DeepSeekMath, arXiv 2402.03300), equation 4.
+    """
+    inverse = logp_ref - logp
+    return torch.expm1(inverse) - inverse
+
+
+def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:
+    """The divergence itself, sum_a pi(a) (log pi(a) - log ref(a)).
+
+    logits, logits_ref [..., A]: unnormalised log-probabilities; an action that both exclude (-inf) adds nothing, one
+    that only the reference excludes makes the divergence infinite. Returns: [...], nats.
+    """
+    logp = torch.log_softmax(logits, dim=-1)
+    logp_ref = torch.log_softmax(logits_ref, dim=-1)
+    possible = logp > -torch.inf
+    difference = torch.where(possible, logp, 0.0) - torch.where(possible, logp_ref, 0.0)
+    return (logp.exp() * difference).sum(-1)

@@ -1,0 +1,203 @@
+"""The policy-gradient losses: a ratio level, a surrogate, and the terms around it.
+
+What makes one algorithm differ from the next is how `batch.advantage` was filled (not here), the level of the ratio,
+the surrogate, and the reduction (reduce.py: the weights). A surrogate is a function (log_ratio, logp, advantage) ->
+loss per element, its constants bound with functools.partial. Nothing is whitened or reduced here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onepolicy.batch import Evaluation, LossOutput, PolicyBatch
+from onepolicy.core import check, kl
+from onepolicy.core.value import clipped_squared_error, squared_error
+from onepolicy.errors import ConfigError, nearest
+
+Level = Literal["token", "sequence"]
+Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(log_ratio, logp, advantage), each [B, T] -> loss per element to minimise, [B, T]; constants already bound."""
+
+
+def log_ratio(logp: Tensor, logp_old: Tensor, mask: Tensor, level: Level = "token") -> Tensor:
+    """The log importance ratio of the policy to the one that is being improved on, 0 where mask is False.
+
+    token: log pi(a_t) - log pi_old(a_t). sequence: the mean of those over the row's counted elements, broadcast back
+    to them (the geometric mean of the token ratios); its gradient reaches every token of the row with weight 1/len,
+    as GSPO's does.
+    logp, logp_old [..., T]: nats; may hold anything where mask [..., T] is False. Returns: [..., T].
+    Raises: ConfigError for an unknown level.
+    Source: Zheng et al. 2025 (GSPO, arXiv 2507.18071), equation 7.
+
+    >>> import torch
+    >>> new, old = torch.tensor([[-1.0, -2.0, 7.0]]), torch.tensor([[-2.0, -5.0, 0.0]])
+    >>> mask = torch.tensor([[True, True, False]])
+    >>> log_ratio(new, old, mask, "token")
+    tensor([[1., 3., 0.]])
+    >>> log_ratio(new, old, mask, "sequence")
+    tensor([[2., 2., 0.]])
+    """
+    ratio = torch.where(mask, logp - logp_old, 0.0)
+    if level == "token":
+        return ratio
+    if level != "sequence":
+        raise ConfigError(f"unknown ratio level {level!r}. {nearest(level, ('token', 'sequence'))}")
+    mean = ratio.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(mask, mean, 0.0)
+
+
+def reinforce(log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
+    """The score-function loss, -A log pi(a|s): its gradient is the policy gradient on-policy. Ignores the ratio.
+
+    All [...]; returns: [...], reward units.
+    Source: Williams 1992, REINFORCE; Sutton and Barto 2018, section 13.4.
+    """
+    return -advantage * logp
+
+
+def clipped(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float) -> Tensor:
+    """PPO's clipped surrogate, -min(r A, clip(r, 1 - low, 1 + high) A) with r = exp(log_ratio).
+
+    low, high >= 0: DAPO's clip-higher has high > low. All tensors [...]; returns: [...], reward units.
+    Source: Schulman et al. 2017 (PPO, arXiv 1707.06347), equation 7; Yu et al. 2025 (DAPO, arXiv 2503.14476),
+    equation 8.
+    """
+    ratio = torch.exp(log_ratio)
+    return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - low, 1.0 + high) * advantage)
+
+
+def dual_clipped(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float, c: float) -> Tensor:
+    """The clipped surrogate, for A < 0 not above -c A: without it a huge ratio with A < 0 has an unbounded loss.
+
+    -max(min(r A, clip(r) A), c A) where A < 0, `clipped` elsewhere; c > 1 + high. All tensors [...]; returns: [...].
+    Source: Ye et al. 2020 (dual-clip PPO, arXiv 1912.09729), equation 5.
+    """
+    loss = clipped(log_ratio, logp, advantage, low=low, high=high)
+    return torch.where(advantage < 0, torch.minimum(loss, -c * advantage), loss)
+
+
+def cispo(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float) -> Tensor:
+    """CISPO's loss, -stop_gradient(clip(r, 1 - low, 1 + high)) A log pi(a|s): clips the weight, never the gradient.
+
+    The bounds are distances from 1, as everywhere in this module: low >= 1 leaves the weight unbounded below, as the
+    paper does. All tensors [...]; returns: [...], reward units.
+    Source: MiniMax 2025 (MiniMax-M1, arXiv 2506.13585), equations 4 and 5.
+    """
+    weight = torch.exp(log_ratio.detach()).clamp(1.0 - low, 1.0 + high)
+    return -weight * advantage * logp
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """What is minimised, per element: surrogate + value_coef * value - entropy_coef * entropy + kl_coef * KL.
+
+    surrogate: with its constants bound, e.g. partial(clipped, low=0.2, high=0.2). level: of the ratio.
+    value_coef: on 0.5 * squared error; 0 when there is no critic. value_clip: reward units, None for no clipping.
+    entropy_coef: on the entropy bonus. kl_coef: on KL(pi || reference) by the estimator `kl`; needs batch.logp_ref.
+    """
+
+    surrogate: Surrogate
+    level: Level = "token"
+    value_coef: float = 0.0
+    value_clip: float | None = None
+    entropy_coef: float = 0.0
+    kl_coef: float = 0.0
+    kl: kl.KlEstimator = kl.k3
+
+
+def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss: PolicyLoss) -> LossOutput:
+    """The loss of a batch or of a part of one, sum(weight * per_element), and its parts.
+
+    evaluation: of batch.action by the policy being trained. weight [B, T]: from reduce.loss_weights, 0 where
+    batch.mask is False; there the other tensors may hold anything, NaN included, without touching loss or gradient.
+    logp_old is batch.logp_old, or logp_behaviour when that is None.
+    Returns: the scalar and detached weighted sums, which add up over micro-batches: policy/loss (the surrogate
+    alone), policy/entropy, policy/kl_old (e^d - 1 - d with d the token log-ratio; 0 on-policy), policy/clip_fraction
+    (the share of weight the clip acts on, for this module's clipping surrogates), policy/kl_ref with a reference,
+    value/loss with a critic.
+    Raises: ConfigError when a coefficient needs what the batch or the policy lacks; DataError for unequal shapes.
+    """
+    _check(evaluation, batch, weight, loss)
+    mask = batch.mask
+    old = batch.logp_behaviour if batch.logp_old is None else batch.logp_old
+    logp = torch.where(mask, evaluation.logp, 0.0)
+    entropy = torch.where(mask, evaluation.entropy, 0.0)
+    advantage = torch.where(mask, batch.advantage, 0.0)
+    token_ratio = torch.where(mask, evaluation.logp - old, 0.0)
+    ratio = token_ratio if loss.level == "token" else log_ratio(evaluation.logp, old, mask, loss.level)
+    surrogate = loss.surrogate(ratio, logp, advantage)
+    parts = {"policy/loss": surrogate, "policy/entropy": entropy}
+    element = surrogate
+    if loss.entropy_coef:
+        element = torch.sub(element, entropy, alpha=loss.entropy_coef)
+    if evaluation.value is not None and batch.value_target is not None and loss.value_coef:
+        parts["value/loss"] = value = _value_loss(evaluation.value, batch, loss.value_clip)
+        element = torch.add(element, value, alpha=loss.value_coef)
+    if batch.logp_ref is not None:
+        reference = torch.where(mask, batch.logp_ref, 0.0)
+        parts["policy/kl_ref"] = divergence = loss.kl(logp, reference)
+        if loss.kl_coef:
+            element = torch.add(element, divergence, alpha=loss.kl_coef)
+    with torch.no_grad():
+        parts["policy/kl_old"] = torch.expm1(token_ratio) - token_ratio
+        acting = clip_acts(loss.surrogate, ratio, advantage)
+        if acting is not None:
+            parts["policy/clip_fraction"] = acting.to(element.dtype)
+        sums = torch.stack([part.detach() for part in parts.values()]).flatten(1) @ weight.flatten().to(element.dtype)
+    return LossOutput((element * weight).sum(), dict(zip(parts, sums.unbind())))
+
+
+def clip_acts(surrogate: Surrogate, log_ratio: Tensor, advantage: Tensor) -> Tensor | None:
+    """Where a surrogate's clip acts: bool [...], or None for one without a clip or not of this module.
+
+    clipped, dual_clipped: where it stops the gradient (the ratio is outside on the side the advantage pushes it to,
+    or, for dual_clipped, above c with A < 0). cispo: where the weight is cut, whatever the advantage.
+    """
+    function = surrogate.func if isinstance(surrogate, partial) else None
+    if function not in (clipped, dual_clipped, cispo):
+        return None
+    assert isinstance(surrogate, partial)
+    ratio = torch.exp(log_ratio)
+    excess = ratio - ratio.clamp(1.0 - surrogate.keywords["low"], 1.0 + surrogate.keywords["high"])
+    if function is cispo:
+        return excess != 0
+    acts = excess * advantage > 0
+    return acts | ((advantage < 0) & (ratio > surrogate.keywords["c"])) if function is dual_clipped else acts
+
+
+def _value_loss(value: Tensor, batch: PolicyBatch, clip: float | None) -> Tensor:
+    """Half the squared error of the critic, clipped or not; 0 where the mask is False."""
+    value = torch.where(batch.mask, value, 0.0)
+    target = torch.where(batch.mask, batch.value_target, 0.0)  # type: ignore[arg-type]
+    if clip is None:
+        return squared_error(value, target)
+    old = torch.where(batch.mask, batch.value_old, 0.0)  # type: ignore[arg-type]
+    return clipped_squared_error(value, old, target, clip=clip)
+
+
+def _check(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss: PolicyLoss) -> None:
+    check.same_shape(
+        mask=batch.mask,
+        weight=weight,
+        logp=evaluation.logp,
+        entropy=evaluation.entropy,
+        value=evaluation.value,
+        logp_behaviour=batch.logp_behaviour,
+        advantage=batch.advantage,
+        logp_old=batch.logp_old,
+        logp_ref=batch.logp_ref,
+        value_old=batch.value_old,
+        value_target=batch.value_target,
+    )
+    if loss.kl_coef:
+        check.present("kl_coef", logp_ref=batch.logp_ref)
+    if loss.value_coef:
+        check.present("value_coef", value=evaluation.value, value_target=batch.value_target)
+        if loss.value_clip is not None:
+            check.present("value_clip", value_old=batch.value_old)
