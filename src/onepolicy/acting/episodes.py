@@ -1,0 +1,116 @@
+"""Episodes of a language model: render a task, ask the generator, verify the answer.
+
+The generator sees tokens only; verifiers see text only; nobody here sees an advantage.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from onepolicy.errors import DataError
+from onepolicy.run.seeding import derive_seed
+from onepolicy.types import Completion, Episode, Generator, Metrics, Sampling, Score, Task
+
+Scorer = Callable[[Sequence[tuple[Task, str]]], list[Score]]
+"""Judges (task, completion text) pairs; one Score for each, in order."""
+
+
+def verify_each(pairs: Sequence[tuple[Task, str]]) -> list[Score]:
+    """The score each task's own verifier gives."""
+    return [task.verifier(task, text) for task, text in pairs]
+
+
+@dataclass(frozen=True)
+class Actor:
+    """What turns tasks into episodes.
+
+    generator: completes token prompts. render: a task's prompt as token ids. decode: completion ids to text,
+    without the stop token. sampling: how tokens are drawn. score: judges completions. seed: of the run.
+    context: longest sequence the model takes, prompt and completion together.
+    """
+
+    generator: Generator
+    render: Callable[[Task], list[int]]
+    decode: Callable[[Sequence[int]], str]
+    sampling: Sampling
+    seed: int
+    context: int
+    score: Scorer = verify_each
+
+    def play(self, tasks: Sequence[Task], n: int, step: int) -> list[Episode]:
+        """n episodes of each task, those of one task sharing a group, in the tasks' order.
+
+        Sample k of a task depends on (seed, step, task id, k) and the weights only.
+        Raises: DataError for a prompt that leaves no room to answer, or a scorer that returns the wrong number.
+        """
+        prompts = [self.render(task) for task in tasks]
+        for task, prompt in zip(tasks, prompts, strict=True):
+            if len(prompt) >= self.context:
+                raise DataError(
+                    f"the prompt of task {task.id!r} has {len(prompt)} tokens; the model's context is {self.context}. "
+                    "Drop long prompts (max_prompt_tokens) or use a model with a longer context."
+                )
+        seeds = [derive_seed(self.seed, "rollout", step, task.id) for task in tasks]
+        answers = self.generator.generate(prompts, n, self.sampling, seeds)
+        drawn = [(group, done) for group, samples in enumerate(answers) for done in samples]
+        texts = [self.decode(done.tokens) for _, done in drawn]
+        scores = self.score([(tasks[group], text) for (group, _), text in zip(drawn, texts, strict=True)])
+        if len(scores) != len(drawn):
+            raise DataError(
+                f"the scorer returned {len(scores)} scores for {len(drawn)} completions; it must return one for each."
+            )
+        return [
+            _episode(tasks[group], group, prompts[group], done, text, score)
+            for (group, done), text, score in zip(drawn, texts, scores, strict=True)
+        ]
+
+
+def _episode(task: Task, group: int, prompt: list[int], done: Completion, text: str, score: Score) -> Episode:
+    p, c = len(prompt), len(done.tokens)
+    return Episode(
+        task_id=task.id,
+        group=group,
+        tokens=(*prompt, *done.tokens),
+        is_action=(False,) * p + (True,) * c,
+        logp=(0.0,) * p + tuple(done.logp),
+        score=score,
+        version=done.version,
+        truncated=done.stop == "length",
+        text=text,
+    )
+
+
+def rollout_metrics(episodes: Sequence[Episode], version: int) -> Metrics:
+    """What a batch of episodes looks like: rewards by part, lengths, truncation, groups without variance, staleness.
+
+    version: of the weights about to be trained. A group has no variance when its judged scores are all equal.
+    """
+    judged = [e.score.value for e in episodes if e.score.value is not None]
+    lengths = [sum(e.is_action) for e in episodes]
+    groups: dict[int, set[float]] = {}
+    for e in episodes:
+        values = groups.setdefault(e.group, set())
+        if e.score.value is not None:
+            values.add(e.score.value)
+    n = len(episodes)
+    metrics: Metrics = {
+        "rollout/score": sum(judged) / len(judged) if judged else float("nan"),
+        "rollout/score_invalid": (n - len(judged)) / n,
+        "rollout/truncated": sum(e.truncated for e in episodes) / n,
+        "rollout/length": sum(lengths) / n,
+        "rollout/length_max": float(max(lengths)),
+        "rollout/zero_variance": sum(len(values) < 2 for values in groups.values()) / len(groups),
+        "rollout/staleness": sum(version - e.version for e in episodes) / n,
+    }
+    for name in sorted({name for e in episodes for name in e.score.parts}):
+        parts = [value for e in episodes if (value := e.score.parts.get(name)) is not None]
+        if parts:
+            metrics[f"rollout/{name}"] = sum(parts) / len(parts)
+    return metrics
+
+
+def invalid_causes(episodes: Sequence[Episode]) -> Counter[str]:
+    """How often each cause kept a completion from being judged."""
+    return Counter(e.score.error or "unknown" for e in episodes if e.score.value is None)

@@ -1,0 +1,238 @@
+"""The learner: a PolicyBatch in, one optimizer step out, whoever acts.
+
+It knows policies, losses and weights; it knows no rewards, no text and no algorithm. Loss weights are computed
+once from the whole step's mask over all ranks, before micro-batching, so that the gradient does not depend on how
+the batch was cut, padded or spread.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from onepolicy.batch import PolicyBatch, TokenInputs
+from onepolicy.core.policy import PolicyLoss, policy_loss
+from onepolicy.core.reduce import Reduction, loss_count, loss_weights
+from onepolicy.data.packing import split_by_tokens
+from onepolicy.errors import ConfigError, TrainingError
+from onepolicy.learning.distributed import sum_over_ranks, world_size
+from onepolicy.learning.optim import OptimConfig, clip_gradients, lr_at, make_optimizer, precision_context
+from onepolicy.types import Metrics
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What to do with a step whose loss or gradient is not finite.
+
+    The step is skipped and its batch written to the learner's dump directory; after max_bad_steps such steps in a
+    row training stops.
+    """
+
+    max_bad_steps: int = 5
+
+
+class PolicyLearner:
+    """The only owner of a policy's optimizer state.
+
+    policy: a torch module with `evaluate(inputs, action)`. loss: surrogate, ratio level and extra terms.
+    optim: optimizer and schedule. reduction, length: see core.reduce.loss_weights. micro_tokens: at most this many
+    (padded) tokens or steps in memory at once, None for the whole batch. dump_dir: where bad batches go.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        loss: PolicyLoss,
+        *,
+        optim: OptimConfig,
+        reduction: Reduction = "token_mean",
+        length: int | None = None,
+        micro_tokens: int | None = None,
+        guard: Guard | None = None,
+        dump_dir: Path | None = None,
+    ) -> None:
+        if micro_tokens is not None and micro_tokens < 1:
+            raise ConfigError(f"micro_tokens is {micro_tokens}; a micro-batch holds at least 1 token. Set it >= 1.")
+        self.policy = policy
+        self.loss = loss
+        self.optim = optim
+        self.reduction = reduction
+        self.length = length
+        self.micro_tokens = micro_tokens
+        self.guard = guard or Guard()
+        self.dump_dir = dump_dir
+        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(self.parameters, optim)
+        self.dtype = torch.float64 if self.parameters[0].dtype == torch.float64 else torch.float32
+        self.steps = 0
+        self.bad_steps = 0
+        self.skipped = 0
+        self.gap = torch.zeros(())
+
+    def step(self, batch: PolicyBatch) -> Metrics:
+        """One optimizer step on `batch`; returns its metrics.
+
+        Raises: TrainingError after guard.max_bad_steps non-finite steps in a row, or when a single row does not
+        fit into memory.
+        """
+        lr = lr_at(self.optim, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        sums, micro_batches, retries = self._backward(batch)
+        self._sum_gradients()
+        norm = clip_gradients(self.parameters, self.optim.max_grad_norm)
+        names = sorted(sums)
+        totals = sum_over_ranks([torch.stack([sums[name].double() for name in names])])[0].tolist()
+        metrics: Metrics = dict(zip(names, totals, strict=True))
+        metrics["learner/grad_norm"] = float(norm)
+        metrics["learner/logp_gap"] = float(self.gap)
+        metrics["learner/lr"] = lr
+        metrics["learner/micro_batches"] = float(micro_batches)
+        metrics["learner/oom_retries"] = float(retries)
+        if math.isfinite(metrics["learner/loss"]) and math.isfinite(metrics["learner/grad_norm"]):
+            self.optimizer.step()
+            self.bad_steps = 0
+        else:
+            self._skip(batch, metrics)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        metrics["learner/skipped"] = float(self.skipped)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the policy's own parameters."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "bad_steps": self.bad_steps,
+            "skipped": self.skipped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of state_dict."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = int(state["steps"])
+        self.bad_steps = int(state["bad_steps"])
+        self.skipped = int(state["skipped"])
+
+    def _backward(self, batch: PolicyBatch) -> tuple[dict[str, Tensor], int, int]:
+        """Accumulated gradients; summed metrics, number of micro-batches, number of out-of-memory retries."""
+        weight = self._weights(batch.mask)
+        budget, retries = self.micro_tokens, 0
+        while True:
+            try:
+                return (*self._accumulate(batch, weight, budget), retries)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                self.optimizer.zero_grad(set_to_none=True)
+                budget = self._smaller(batch, budget, error)
+                self.micro_tokens = budget
+                retries += 1
+
+    def _accumulate(self, batch: PolicyBatch, weight: Tensor, budget: int | None) -> tuple[dict[str, Tensor], int]:
+        sums: dict[str, Tensor] = {}
+        count = 0
+        self.gap = weight.new_zeros(())
+        for micro, part in _micro_batches(batch, weight, budget):
+            with precision_context(self.optim, weight.device):
+                evaluation = self.policy.evaluate(micro.inputs, micro.action)
+            out = policy_loss(evaluation, micro, part, self.loss)
+            out.loss.backward()  # type: ignore[no-untyped-call]
+            values = {**out.metrics, "learner/loss": out.loss.detach()}
+            sums = {name: sums[name] + value for name, value in values.items()} if count else values
+            difference = (evaluation.logp.detach() - micro.logp_behaviour).abs()
+            self.gap = torch.maximum(self.gap, difference.masked_fill(~micro.mask, 0.0).max())
+            count += 1
+        return sums, count
+
+    def _weights(self, mask: Tensor) -> Tensor:
+        """Loss weights of the local rows, normalised by the count over all ranks."""
+        count = sum_over_ranks([loss_count(mask, self.reduction)])[0].clamp(min=1)
+        return loss_weights(mask, self.reduction, count=count, length=self.length, dtype=self.dtype)
+
+    def _sum_gradients(self) -> None:
+        if world_size() == 1:
+            return
+        for p in self.parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        summed = sum_over_ranks([p.grad for p in self.parameters if p.grad is not None])
+        for p, gradient in zip(self.parameters, summed, strict=True):
+            p.grad = gradient
+
+    def _smaller(self, batch: PolicyBatch, budget: int | None, error: BaseException) -> int:
+        """Half the token budget; raises TrainingError when a single row is already too much."""
+        longest = int(_lengths(batch).max())
+        size = budget if budget is not None else longest * len(batch)
+        if size <= longest:
+            raise TrainingError(
+                f"out of memory with one row of {longest} tokens at a time; nothing smaller is left to try. Use "
+                "shorter sequences, a smaller model, LoRA or bf16."
+            ) from error
+        return max(longest, size // 2)
+
+    def _skip(self, batch: PolicyBatch, metrics: Metrics) -> None:
+        self.bad_steps += 1
+        self.skipped += 1
+        place = "not written: no dump directory"
+        if self.dump_dir is not None:
+            place = str(dump_batch(batch, metrics, self.dump_dir / f"bad-step-{self.steps}.safetensors"))
+        if self.bad_steps >= self.guard.max_bad_steps:
+            raise TrainingError(
+                f"{self.bad_steps} steps in a row had a non-finite loss or gradient (loss {metrics['learner/loss']}, "
+                f"gradient norm {metrics['learner/grad_norm']}). Last batch: {place}. Lower lr, or look for NaN in it."
+            )
+
+
+def dump_batch(batch: PolicyBatch, metrics: Metrics, path: Path) -> Path:
+    """The batch's tensors and the step's metrics as one safetensors file at `path`."""
+    inputs = batch.inputs
+    tensors = {"inputs": inputs} if isinstance(inputs, Tensor) else _tensors("inputs", inputs)
+    tensors |= _tensors("", batch)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        path,
+        metadata={"metrics": json.dumps({name: repr(value) for name, value in metrics.items()})},
+    )
+    return path
+
+
+def _tensors(prefix: str, record: Any) -> dict[str, Tensor]:
+    named = {f"{prefix}.{f.name}".lstrip("."): getattr(record, f.name) for f in fields(record)}
+    return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+
+def _lengths(batch: PolicyBatch) -> Tensor:
+    """Tokens or steps of each row, [B] int64."""
+    if isinstance(batch.inputs, TokenInputs):
+        return batch.inputs.attention.sum(-1)
+    return torch.full((len(batch),), batch.mask.shape[-1])
+
+
+def _micro_batches(batch: PolicyBatch, weight: Tensor, budget: int | None) -> Iterator[tuple[PolicyBatch, Tensor]]:
+    """The batch in parts of at most `budget` padded tokens, each with its weights and trimmed to its longest row."""
+    if budget is None or weight.numel() <= budget:
+        yield batch, weight
+        return
+    for group in split_by_tokens(_lengths(batch).tolist(), budget):
+        index = torch.tensor(group, device=weight.device)
+        part, w = batch.rows(index), weight[index]
+        if isinstance(part.inputs, TokenInputs):
+            used = part.inputs.attention.any(0).nonzero()
+            span = slice(int(used[0]), int(used[-1]) + 1)
+            part, w = part.map(lambda x, s=span: x[:, s]), w[:, span]  # type: ignore[misc]
+        yield part, w
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

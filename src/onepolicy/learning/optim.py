@@ -1,0 +1,96 @@
+"""Optimizers, their schedule and the precision policy: the one place where numbers' widths are decided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onepolicy.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How gradients become steps.
+
+    name: optimizer. lr: peak learning rate. betas, eps, weight_decay: as in torch (rmsprop takes betas[1] as its
+    smoothing constant). max_grad_norm: global 2-norm bound, 0 turns clipping off. warmup_steps: linear from
+    lr / warmup_steps to lr. schedule: after the warm-up, constant, or to min_lr at total_steps linearly or along
+    a half cosine. precision: "bf16" runs the policy under autocast; parameters, log-probs and losses stay float32.
+    """
+
+    lr: float
+    name: Literal["adam", "adamw", "rmsprop", "sgd"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    warmup_steps: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    total_steps: int = 0
+    min_lr: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ConfigError(f"lr is {self.lr}; a learning rate is positive. Set lr > 0.")
+        if self.schedule != "constant" and self.total_steps <= self.warmup_steps:
+            raise ConfigError(
+                f"total_steps is {self.total_steps} with schedule {self.schedule!r} and warmup_steps "
+                f"{self.warmup_steps}; a decay needs steps after the warm-up. Set total_steps to the run's length."
+            )
+
+
+def lr_at(config: OptimConfig, step: int) -> float:
+    """Learning rate of optimizer step `step` (0-based).
+
+    >>> config = OptimConfig(lr=1.0, warmup_steps=2, schedule="linear", total_steps=6)
+    >>> [lr_at(config, step) for step in range(7)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    done = min(1.0, (step - config.warmup_steps) / (config.total_steps - config.warmup_steps))
+    left = 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return config.min_lr + (config.lr - config.min_lr) * left
+
+
+def make_optimizer(parameters: Iterable[torch.nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer over those parameters that require a gradient; fused where torch has a fused kernel."""
+    trained = [p for p in parameters if p.requires_grad]
+    if not trained:
+        raise ConfigError("no parameter requires a gradient; unfreeze the policy or add LoRA before training it.")
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(
+            trained, lr=config.lr, alpha=config.betas[1], eps=config.eps, weight_decay=config.weight_decay
+        )
+    if config.name == "sgd":
+        return torch.optim.SGD(trained, lr=config.lr, momentum=config.betas[0], weight_decay=config.weight_decay)
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    fused = trained[0].device.type in ("cpu", "cuda") and all(p.dtype.is_floating_point for p in trained)
+    return kind(
+        trained, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused
+    )
+
+
+def precision_context(config: OptimConfig, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which the policy is evaluated."""
+    if config.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def clip_gradients(parameters: list[torch.nn.Parameter], max_norm: float) -> Tensor:
+    """Global 2-norm of the gradients before clipping; scales them in place to at most max_norm when that is > 0."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    if max_norm > 0:
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
+    return norm
