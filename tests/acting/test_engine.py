@@ -1,0 +1,251 @@
+"""The engine against naive full-forward decoding, its samples' independence of the batch, its bounds and its errors."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from onepolicy.acting.engine import Engine
+from onepolicy.errors import ConfigError, DataError, ModelError
+from onepolicy.types import Sampling
+
+FAMILIES = ("qwen3", "llama", "gpt2")
+PROMPTS = [[3, 4, 5], [6] * 17, [7, 8], [9], [3, 4, 5, 9, 9, 2, 12], [30, 31]]
+SEEDS = [11, 12, 13, 14, 15, 2**63 - 1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_equals_naive_full_forward_decoding(family, models, naive):
+    model = models[family]
+    engine = Engine(model, eos_token_ids=[1], slots=4)
+    out = engine.generate(PROMPTS, 1, Sampling(max_tokens=25, temperature=0.0), SEEDS)
+    for prompt, [completion] in zip(PROMPTS, out, strict=True):
+        tokens, logp = naive(model, prompt, 25, {1})
+        assert list(completion.tokens) == tokens
+        assert completion.logp == pytest.approx(logp, abs=1e-4)
+        assert completion.stop == ("stop" if tokens[-1] == 1 else "length")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logp_equals_a_full_forward(family, temperature, models, full_logp):
+    engine = Engine(models[family], eos_token_ids=[1, 2], slots=5)
+    out = engine.generate(PROMPTS, 3, Sampling(max_tokens=30, temperature=temperature), SEEDS)
+    for prompt, group in zip(PROMPTS, out, strict=True):
+        assert len(group) == 3
+        for completion in group:
+            expected = full_logp(models[family], prompt, completion.tokens, temperature)
+            assert completion.logp == pytest.approx(expected, abs=1e-4)
+            assert (completion.stop == "stop") == (completion.tokens[-1] in (1, 2))
+            assert not {1, 2} & set(completion.tokens[:-1])
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    order=st.permutations(range(6)),
+    keep=st.integers(1, 6),
+    slots=st.integers(1, 20),
+    n=st.integers(1, 4),
+    family=st.sampled_from(FAMILIES),
+)
+def test_a_sample_depends_on_its_seed_k_and_prompt_only(order, keep, slots, n, family, models):
+    """Any subset in any order in any number of slots, with more or fewer samples each, gives the same samples."""
+    sampling = Sampling(max_tokens=20, temperature=0.9)
+    whole = Engine(models[family], eos_token_ids=[1], slots=64).generate(PROMPTS, 4, sampling, SEEDS)
+    chosen = list(order)[:keep]
+    part = Engine(models[family], eos_token_ids=[1], slots=slots).generate(
+        [PROMPTS[i] for i in chosen], n, sampling, [SEEDS[i] for i in chosen]
+    )
+    for i, group in zip(chosen, part, strict=True):
+        assert [c.tokens for c in group] == [c.tokens for c in whole[i][:n]]
+        for a, b in zip(group, whole[i], strict=False):
+            assert a.logp == pytest.approx(b.logp, abs=1e-5)
+
+
+def test_samples_of_one_prompt_differ_and_follow_the_seed(models):
+    engine = Engine(models["qwen3"], eos_token_ids=[1])
+    [first] = engine.generate([[3, 4]], 8, Sampling(max_tokens=12), [1])
+    [other] = engine.generate([[3, 4]], 8, Sampling(max_tokens=12), [2])
+    assert len({c.tokens for c in first}) == 8
+    assert not {c.tokens for c in first} & {c.tokens for c in other}
+
+
+def test_stop_tokens_of_the_call_end_a_completion_too(models, naive):
+    model = models["llama"]
+    tokens, _ = naive(model, [3, 4, 5], 20, set())
+    stop = tokens[4]
+    engine = Engine(model, eos_token_ids=[])
+    [[completion]] = engine.generate([[3, 4, 5]], 1, Sampling(20, temperature=0.0, stop_tokens=(stop,)), [0])
+    assert list(completion.tokens) == tokens[: tokens.index(stop) + 1]
+    assert completion.stop == "stop"
+
+
+def test_stop_strings_end_a_completion_even_across_tokens(models, naive):
+    """Each token is two letters; the stop string starts in the middle of one token and ends inside another."""
+    model = models["gpt2"]
+
+    def decode(tokens):
+        return "".join(f"{chr(65 + t)}{t % 10}" for t in tokens)
+
+    tokens, _ = naive(model, [3, 4, 5], 20, set())
+    stop = decode(tokens)[7:10]
+    cut = next(i for i in range(1, 21) if stop in decode(tokens[:i]))
+    engine = Engine(model, eos_token_ids=[], decode=decode)
+    sampling = Sampling(20, temperature=0.0, stop=("nowhere", stop))
+    [[completion]] = engine.generate([[3, 4, 5]], 1, sampling, [0])
+    assert list(completion.tokens) == tokens[:cut]
+    assert completion.stop == "stop"
+
+
+def test_a_stop_string_longer_than_what_is_written_does_not_end_it(models):
+    engine = Engine(models["gpt2"], eos_token_ids=[], decode=lambda tokens: "x" * len(tokens))
+    [[completion]] = engine.generate([[3]], 1, Sampling(9, stop=("x" * 10,)), [0])
+    assert (len(completion.tokens), completion.stop) == (9, "length")
+    [[completion]] = engine.generate([[3]], 1, Sampling(20, stop=("x" * 10,)), [0])
+    assert (len(completion.tokens), completion.stop) == (10, "stop")
+
+
+def test_max_tokens_is_cut_to_the_room_left_in_the_context(models, naive):
+    model = models["gpt2"]
+    engine = Engine(model, eos_token_ids=[])
+    [[completion]] = engine.generate([[5] * 90], 1, Sampling(50, temperature=0.0), [0])
+    assert (len(completion.tokens), completion.stop) == (6, "length")
+    assert list(completion.tokens) == naive(model, [5] * 90, 6, set())[0]
+
+
+def test_load_publishes_weights_and_version(make_model, models):
+    engine = Engine(make_model("qwen3"), eos_token_ids=[1])
+    [[before]] = engine.generate([[3, 4]], 1, Sampling(10), [0])
+    assert before.version == 0
+    changed = make_model("qwen3")
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.mul_(1.3)
+    engine.load(changed.state_dict(), 7)
+    [[after]] = engine.generate([[3, 4]], 1, Sampling(10), [0])
+    [[expected]] = Engine(changed, eos_token_ids=[1]).generate([[3, 4]], 1, Sampling(10), [0])
+    assert (after.tokens, after.logp, after.version) == (expected.tokens, expected.logp, 7)
+    assert after.logp != before.logp
+
+
+def test_refresh_follows_weights_trained_in_place(make_model, full_logp):
+    model = make_model("llama").train()
+    engine = Engine(model, eos_token_ids=[1])
+    model(torch.tensor([[3, 4, 5]])).logits.sum().backward()  # the module still trains beside the engine
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * parameter.grad.sign())
+    engine.load(model.state_dict(), 1)
+    [[completion]] = engine.generate([[3, 4]], 1, Sampling(10), [0])
+    assert model.training
+    assert completion.logp == pytest.approx(full_logp(model.eval(), [3, 4], completion.tokens), abs=1e-4)
+
+
+def test_dropout_is_off_while_generating(make_model, full_logp):
+    model = make_model("gpt2").train()
+    [[completion]] = Engine(model, eos_token_ids=[]).generate([[3, 4]], 1, Sampling(10), [0])
+    assert model.training
+    assert all(module.training for module in model.modules())
+    assert completion.logp == pytest.approx(full_logp(model.eval(), [3, 4], completion.tokens), abs=1e-4)
+
+
+def test_a_prompt_is_computed_once_for_its_samples(models):
+    engine = Engine(models["qwen3"], eos_token_ids=[], slots=3)
+    engine.generate(PROMPTS, 5, Sampling(4), SEEDS)
+    own = sum(len(prompt) - 1 for prompt in PROMPTS)
+    assert engine.stats.prefill_tokens == own
+    assert engine.stats.prefill_saved == 4 * own
+    assert engine.stats.tokens == 6 * 5 * 4
+
+
+def test_finished_slots_are_refilled_so_that_steps_follow_the_work(models):
+    """30 samples of 1 to 20 tokens in 4 slots: steps stay near tokens / 4, not near 8 batches of the longest."""
+    engine = Engine(models["gpt2"], eos_token_ids=[1, 2, 3, 4, 5, 6], slots=4)
+    out = engine.generate(PROMPTS, 5, Sampling(20), SEEDS)
+    tokens = sum(len(c.tokens) for group in out for c in group)
+    assert engine.stats.tokens == tokens
+    assert tokens / 4 <= engine.stats.steps <= tokens / 4 + 20
+    assert engine.stats.occupancy == pytest.approx(tokens / engine.stats.steps / 4, abs=1e-6)
+
+
+def test_the_cache_stays_within_its_bound_and_gives_the_same_samples(models):
+    sampling = Sampling(max_tokens=20)
+    free = Engine(models["llama"], eos_token_ids=[1])
+    bound = Engine(models["llama"], eos_token_ids=[1], cache_tokens=100)
+    assert [[c.tokens for c in group] for group in bound.generate(PROMPTS, 3, sampling, SEEDS)] == [
+        [c.tokens for c in group] for group in free.generate(PROMPTS, 3, sampling, SEEDS)
+    ]
+    assert bound.stats.rows == 2  # (100 - 17) // (17 + 20 - 1)
+    assert bound.stats.cache_tokens <= 100
+    per_token = 3 * 2 * 1 * 12 * 4  # layers, key and value, heads, head dimension, bytes
+    assert bound.stats.cache_bytes == bound.stats.cache_tokens * per_token
+    assert free.stats.cache_tokens > 100
+
+
+@pytest.mark.parametrize(
+    ("prompts", "n", "sampling", "seeds", "error", "word"),
+    [
+        ([[]], 1, Sampling(5), [0], DataError, "prompt 0 has 0 tokens"),
+        ([[1], [2] * 96], 1, Sampling(5), [0, 1], DataError, "prompt 1 has 96 tokens; expected 1 to 95"),
+        ([[1, 43]], 1, Sampling(5), [0], DataError, "prompt 0 has token id 43"),
+        ([[1]], 0, Sampling(5), [0], ConfigError, "n is 0"),
+        ([[1]], 1, Sampling(5), [], ConfigError, "0 seeds for 1 prompts"),
+        ([[1]], 1, Sampling(5, stop=("a",)), [0], ConfigError, "Pass decode="),
+        ([[1]], 1, Sampling(5, stop_tokens=(99,)), [0], ConfigError, "stop_tokens has token id 99"),
+        ([[1] * 20], 1, Sampling(60), [0], ConfigError, "Set cache_tokens >= 99"),
+        ([[1]], 1, Sampling(0), [0], ConfigError, "max_tokens is 0"),
+    ],
+)
+def test_bad_input_is_named_with_its_fix(prompts, n, sampling, seeds, error, word, models):
+    engine = Engine(models["qwen3"], eos_token_ids=[1], cache_tokens=60)
+    with pytest.raises(error, match=word):
+        engine.generate(prompts, n, sampling, seeds)
+
+
+def test_no_prompts_give_no_completions(models):
+    assert Engine(models["qwen3"], eos_token_ids=[1]).generate([], 4, Sampling(5), []) == []
+
+
+def test_a_diverged_model_is_an_error_not_a_completion(make_model):
+    model = make_model("llama")
+    engine = Engine(model, eos_token_ids=[1])
+    with torch.no_grad():
+        model.lm_head.weight[3] = float("nan")
+    engine.refresh(5)
+    with pytest.raises(ModelError, match="version 5 gave log-probabilities that are not finite"):
+        engine.generate([[3, 4]], 1, Sampling(5), [0])
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
+def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing(change, make_model):
+    model = make_model("qwen3")
+    engine = Engine(model, eos_token_ids=[1])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = {name: tensor + 1 for name, tensor in before.items()}
+    if change == "missing":
+        del state["model.norm.weight"]
+    elif change == "unknown":
+        state["model.lora_A"] = torch.zeros(1)
+    else:
+        state["model.norm.weight"] = torch.zeros(3)
+    with pytest.raises(ModelError, match=r"model\.norm\.weight|model\.lora_A"):
+        engine.load(state, 1)
+    assert engine.version == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_slots_and_end_tokens_are_checked_at_construction(models):
+    with pytest.raises(ConfigError, match="slots is 0"):
+        Engine(models["qwen3"], eos_token_ids=[1], slots=0)
+    with pytest.raises(ConfigError, match="eos_token_ids has token id 43"):
+        Engine(models["qwen3"], eos_token_ids=[43])
+
+
+def test_nothing_is_printed_or_logged_when_all_is_well(models, caplog):
+    with caplog.at_level(logging.WARNING):
+        Engine(models["qwen3"], eos_token_ids=[1]).generate([[3]], 1, Sampling(3), [0])
+    assert not caplog.records
