@@ -7,6 +7,7 @@ loss per element, its constants bound with functools.partial. Nothing is whitene
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -68,8 +69,8 @@ def clipped(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, h
     Source: Schulman et al. 2017 (PPO, arXiv 1707.06347), equation 7; Yu et al. 2025 (DAPO, arXiv 2503.14476),
     equation 8.
     """
-    ratio = torch.exp(log_ratio)
-    return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - low, 1.0 + high) * advantage)
+    ratio, cost = torch.exp(log_ratio), -advantage
+    return torch.maximum(ratio * cost, ratio.clamp(1.0 - low, 1.0 + high) * cost)
 
 
 def dual_clipped(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float, c: float) -> Tensor:
@@ -124,24 +125,23 @@ def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss
     Raises: ConfigError when a coefficient needs what the batch or the policy lacks; DataError for unequal shapes.
     """
     _check(evaluation, batch, weight, loss)
-    mask = batch.mask
-    old = batch.logp_behaviour if batch.logp_old is None else batch.logp_old
-    logp = torch.where(mask, evaluation.logp, 0.0)
-    entropy = torch.where(mask, evaluation.entropy, 0.0)
-    advantage = torch.where(mask, batch.advantage, 0.0)
-    token_ratio = torch.where(mask, evaluation.logp - old, 0.0)
-    ratio = token_ratio if loss.level == "token" else log_ratio(evaluation.logp, old, mask, loss.level)
-    surrogate = loss.surrogate(ratio, logp, advantage)
-    parts = {"policy/loss": surrogate, "policy/entropy": entropy}
-    element = surrogate
+    counted = _counted(batch.mask)
+    old = counted(batch.logp_behaviour if batch.logp_old is None else batch.logp_old)
+    logp, entropy, advantage = counted(evaluation.logp), counted(evaluation.entropy), counted(batch.advantage)
+    token_ratio = logp - old
+    ratio = token_ratio if loss.level == "token" else log_ratio(logp, old, batch.mask, loss.level)
+    element = loss.surrogate(ratio, logp, advantage)
+    parts = {"policy/loss": element, "policy/entropy": entropy}
     if loss.entropy_coef:
         element = torch.sub(element, entropy, alpha=loss.entropy_coef)
-    if evaluation.value is not None and batch.value_target is not None and loss.value_coef:
-        parts["value/loss"] = value = _value_loss(evaluation.value, batch, loss.value_clip)
-        element = torch.add(element, value, alpha=loss.value_coef)
+    if loss.value_coef and evaluation.value is not None and batch.value_target is not None:
+        value_old = None if loss.value_clip is None else batch.value_old
+        error = _value_error(evaluation.value, batch.value_target, value_old, loss.value_clip, counted)
+        parts["value/loss"] = error
+        element = torch.add(element, error, alpha=loss.value_coef)
     if batch.logp_ref is not None:
-        reference = torch.where(mask, batch.logp_ref, 0.0)
-        parts["policy/kl_ref"] = divergence = loss.kl(logp, reference)
+        divergence = loss.kl(logp, counted(batch.logp_ref))
+        parts["policy/kl_ref"] = divergence
         if loss.kl_coef:
             element = torch.add(element, divergence, alpha=loss.kl_coef)
     with torch.no_grad():
@@ -149,7 +149,7 @@ def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss
         acting = clip_acts(loss.surrogate, ratio, advantage)
         if acting is not None:
             parts["policy/clip_fraction"] = acting.to(element.dtype)
-        sums = torch.stack([part.detach() for part in parts.values()]).flatten(1) @ weight.flatten().to(element.dtype)
+        sums = torch.stack(list(parts.values())).flatten(1) @ weight.flatten().to(element.dtype)
     return LossOutput((element * weight).sum(), dict(zip(parts, sums.unbind())))
 
 
@@ -163,22 +163,34 @@ def clip_acts(surrogate: Surrogate, log_ratio: Tensor, advantage: Tensor) -> Ten
     if function not in (clipped, dual_clipped, cispo):
         return None
     assert isinstance(surrogate, partial)
-    ratio = torch.exp(log_ratio)
-    excess = ratio - ratio.clamp(1.0 - surrogate.keywords["low"], 1.0 + surrogate.keywords["high"])
+    bounds = surrogate.keywords
+    floor = math.log1p(-bounds["low"]) if bounds["low"] < 1.0 else -math.inf
+    excess = log_ratio - log_ratio.clamp(floor, math.log1p(bounds["high"]))
     if function is cispo:
         return excess != 0
     acts = excess * advantage > 0
-    return acts | ((advantage < 0) & (ratio > surrogate.keywords["c"])) if function is dual_clipped else acts
+    return acts | ((advantage < 0) & (log_ratio > math.log(bounds["c"]))) if function is dual_clipped else acts
 
 
-def _value_loss(value: Tensor, batch: PolicyBatch, clip: float | None) -> Tensor:
-    """Half the squared error of the critic, clipped or not; 0 where the mask is False."""
-    value = torch.where(batch.mask, value, 0.0)
-    target = torch.where(batch.mask, batch.value_target, 0.0)  # type: ignore[arg-type]
-    if clip is None:
-        return squared_error(value, target)
-    old = torch.where(batch.mask, batch.value_old, 0.0)  # type: ignore[arg-type]
-    return clipped_squared_error(value, old, target, clip=clip)
+def _counted(mask: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function that puts 0 where the mask is False; no work on a CPU when everything counts (control tasks)."""
+    if mask.device.type == "cpu" and bool(mask.all()):
+        return _unchanged
+    hole = ~mask
+    return lambda x: x.masked_fill(hole, 0.0)
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def _value_error(
+    value: Tensor, target: Tensor, old: Tensor | None, clip: float | None, counted: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Half the squared error of the critic, clipped when there is an old value and a clip."""
+    if old is None or clip is None:
+        return squared_error(counted(value), counted(target))
+    return clipped_squared_error(counted(value), counted(old), counted(target), clip=clip)
 
 
 def _check(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss: PolicyLoss) -> None:
