@@ -70,14 +70,16 @@ def clipped(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, h
     equation 8.
     """
     ratio, cost = torch.exp(log_ratio), -advantage
-    return torch.maximum(ratio * cost, ratio.clamp(1.0 - low, 1.0 + high) * cost)
+    free = ratio * cost
+    held = ratio.detach().clamp(1.0 - low, 1.0 + high) * cost  # a constant wherever it is the larger of the two
+    return torch.where(held > free, held, free)
 
 
 def dual_clipped(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float, c: float) -> Tensor:
     """The clipped surrogate, for A < 0 not above -c A: without it a huge ratio with A < 0 has an unbounded loss.
 
     -max(min(r A, clip(r) A), c A) where A < 0, `clipped` elsewhere; c > 1 + high. All tensors [...]; returns: [...].
-    Source: Ye et al. 2020 (dual-clip PPO, arXiv 1912.09729), equation 5.
+    Source: Ye et al. 2020 (Mastering complex control in MOBA games with deep RL, arXiv 1912.09729), dual-clip PPO.
     """
     loss = clipped(log_ratio, logp, advantage, low=low, high=high)
     return torch.where(advantage < 0, torch.minimum(loss, -c * advantage), loss)
