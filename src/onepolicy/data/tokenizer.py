@@ -18,6 +18,12 @@ PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt"),
+    *("spiece.model", "sentencepiece.bpe.model", "tiktoken.model", "tekken.json"),
+)
+"""A directory with none of these has no tokenizer; transformers would silently make one without a vocabulary."""
+
 CHAR_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|' + message['role'] + '|>' -}}"
@@ -94,21 +100,21 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     A tokenizer without a pad token pads with its end token: padding is masked everywhere, so its id has no effect.
     Raises: ModelError when there is no tokenizer, or it has no end token (generation would never stop).
     """
-    path = Path(path_or_id)
-    local = path.is_dir()
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
+    local = Path(path_or_id).is_dir()
+    name = f"the {'directory' if local else 'hub id or directory'} {str(path_or_id)!r}"
+    fix = "Expected tokenizer.json or its like; write it there with tokenizer.save_pretrained(directory)."
+    if local and not any((Path(path_or_id) / file).is_file() for file in TOKENIZER_FILES):
+        raise ModelError(f"there is no tokenizer in {name}. {fix}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path_or_id), **options)
+        tokenizer = AutoTokenizer.from_pretrained(str(path_or_id), trust_remote_code=False, local_files_only=local)
     except (OSError, ValueError, KeyError) as error:
-        place = "directory" if local else "hub id or directory"
-        raise ModelError(
-            f"no tokenizer could be loaded from the {place} {str(path_or_id)!r}: {_first_line(error)} Expected "
-            "tokenizer.json and tokenizer_config.json. Save it there with tokenizer.save_pretrained(directory)."
-        ) from error
+        raise ModelError(f"no tokenizer could be loaded from {name}: {first_line(error)} {fix}") from error
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
+        raise ModelError(f"the tokenizer in {name} has no vocabulary beside its special tokens. {fix}")
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"the tokenizer in {str(path_or_id)!r} has no end token (eos_token is None); a completion could never "
-            "stop. Set tokenizer.eos_token to the token that ends a turn and save it again."
+            f"the tokenizer in {name} has no end token (eos_token is None), so a completion could never stop. Set "
+            "tokenizer.eos_token to the token that ends a turn and save it again."
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -138,7 +144,7 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config: Any = None
     return tuple(sorted(ids))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's text, ended by a full stop."""
     text = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip()
     return text if text.endswith(".") else text + "."
