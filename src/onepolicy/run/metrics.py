@@ -1,4 +1,4 @@
-"""Metrics: their names, and where they are sent besides metrics.jsonl.
+"""Metrics: their names, units and meanings, how they are read back, and where they are sent besides metrics.jsonl.
 
 Trackers (tensorboard, wandb, trackio) are extras behind one seam, `Sink`, and are imported nowhere else.
 """
@@ -7,15 +7,151 @@ from __future__ import annotations
 
 import math
 import re
+import resource
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 from onepolicy.errors import ConfigError, nearest
+from onepolicy.run.journal import read_lines
 from onepolicy.types import Metrics
 
 _KEY = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.@+-]+)+")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's unit and meaning, for docs, reports and the doctor."""
+
+    unit: str
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    "policy/loss": Metric(
+        "loss", "What the policy minimises, without value, entropy and KL terms; its trend says little."
+    ),
+    "policy/entropy": Metric("nats", "Mean entropy of the policy at the actions taken; its collapse ends exploration."),
+    "policy/clip_fraction": Metric(
+        "share", "Actions whose ratio left the clip range on the side that stops the gradient."
+    ),
+    "policy/kl_old": Metric("nats", "KL from the policy before the step, per action, (r - 1) - log r."),
+    "policy/kl_ref": Metric("nats", "KL to the reference policy, per action."),
+    "policy/kl_ref_sequence": Metric(
+        "nats", "KL to the reference policy, summed over a sequence, mean over sequences."
+    ),
+    "value/loss": Metric("reward^2", "The critic's loss, half the squared error to its target."),
+    "value/explained_variance": Metric(
+        "share", "1 - var(target - value) / var(target); 1 is a perfect critic, 0 a constant."
+    ),
+    "learner/loss": Metric("loss", "All of the loss: policy, value, entropy and KL terms with their coefficients."),
+    "learner/grad_norm": Metric("norm", "Euclidean norm of the whole gradient before clipping."),
+    "learner/lr": Metric("1", "Learning rate of the step."),
+    "learner/logp_gap": Metric("nats", "Largest |logp - logp_behaviour| of the step, at the weights before it."),
+    "learner/micro_batches": Metric("count", "Parts in which the step's batch went through the policy."),
+    "learner/oom_retries": Metric("count", "Times the step was begun again with smaller parts, out of memory."),
+    "learner/skipped": Metric("count", "Optimizer steps skipped since the start: loss or gradient not finite."),
+    "rollout/score": Metric("reward", "Mean score of the episodes that could be judged."),
+    "rollout/score_invalid": Metric("share", "Completions whose verifier failed; left out of baselines and loss."),
+    "rollout/<part>": Metric("reward", "Mean of one component of the score by its name, such as correct or format."),
+    "rollout/truncated": Metric("share", "Completions cut off at max_tokens, or episodes at the time limit."),
+    "rollout/zero_variance": Metric("share", "Groups whose judged scores are all equal; they teach nothing."),
+    "rollout/trained": Metric("share", "Completions that reached the learner."),
+    "rollout/length": Metric("tokens", "Mean length of a completion; of an episode, its steps."),
+    "rollout/length_max": Metric("tokens", "Longest completion."),
+    "rollout/staleness": Metric("versions", "Weight updates between sampling and training, mean over episodes."),
+    "rollout/logp_gap": Metric(
+        "nats", "Largest difference between sampler and trainer log-probs, same weights, same tokens."
+    ),
+    "rollout/return": Metric("reward", "Undiscounted return of the episodes that ended in the step, mean."),
+    "rollout/episodes": Metric("count", "Episodes that ended in the step."),
+    "rollout/env_steps": Metric("count", "Environment steps since the start."),
+    "eval/accuracy": Metric("share", "Held-out problems answered right, greedy."),
+    "eval/avg@<k>": Metric("share", "Mean accuracy of k samples."),
+    "eval/pass@<k>": Metric("share", "Problems solved by at least one of k samples, unbiased estimate."),
+    "eval/maj@<k>": Metric("share", "Problems whose most frequent answer among k samples is right."),
+    "eval/format": Metric("share", "Completions that kept the answer format, greedy."),
+    "eval/truncated": Metric("share", "Completions cut off at max_tokens, greedy."),
+    "eval/length": Metric("tokens", "Mean length of a completion, greedy."),
+    "eval/invalid": Metric("count", "Completions that could not be judged, greedy."),
+    "eval/sampled_<rate>": Metric("as rate", "The same rates for sampled completions."),
+    "eval/return": Metric("reward", "Mean undiscounted return over evaluation episodes."),
+    "eval/episodes": Metric("count", "Evaluation episodes."),
+    "eval/nll": Metric("nats", "Mean negative log-likelihood of held-out tokens."),
+    "sft/nll": Metric("nats", "Mean negative log-likelihood of the demonstrations' tokens."),
+    "sft/tokens": Metric("tokens", "Demonstration tokens in the step."),
+    "engine/tokens": Metric("tokens", "Tokens generated."),
+    "engine/seconds": Metric("s", "Wall clock of the generation."),
+    "engine/tokens_per_second": Metric("tokens/s", "Tokens generated in a second."),
+    "engine/occupancy": Metric("share", "Slots in use, mean over decoding steps."),
+    "engine/<count>": Metric(
+        "count", "The engine's rows, prompt tokens computed and saved, cached positions and their bytes."
+    ),
+    "time/step_seconds": Metric("s", "Wall clock of the step, evaluation included."),
+    "time/<stage>_seconds": Metric("s", "Wall clock of one stage of the step: rollout, learn, eval, save."),
+    "time/unix": Metric("s", "When the line was written, since 1970."),
+    "rate/<what>_per_second": Metric("1/s", "Throughput: env_steps, tokens, steps."),
+    "memory/resident": Metric("MiB", "Resident memory of the process."),
+    "memory/gpu": Metric("MiB", "Largest GPU memory allocated since the start."),
+}
+"""Every metric the package logs. <name> stands for any name. Any key may carry `seed<n>/` before it, one of several
+seeds trained at once, and `_low` or `_high` after it, the ends of its 95 % interval."""
+
+
+def describe(key: str) -> Metric | None:
+    """The unit and meaning of a metric; None when it is not registered.
+
+    >>> describe("eval/pass@8").unit, describe("seed3/rollout/return_low").unit, describe("my/own")
+    ('share', 'reward', None)
+    """
+    name = re.sub(r"^seed\d+/", "", key)
+    for candidate in (name, re.sub(r"_(low|high)$", "", name)):
+        if candidate in METRICS:
+            return METRICS[candidate]
+        for pattern, metric in METRICS.items():
+            if "<" in pattern and re.fullmatch(re.sub(r"<\w+>", r"[A-Za-z0-9_.-]+", pattern), candidate):
+                return metric
+    return None
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: the table of METRICS."""
+    rows = [f"| `{key}` | {metric.unit} | {metric.meaning} |" for key, metric in METRICS.items()]
+    head = "# Metrics\n\n" + " ".join(PAGE_WORDS.split()) + "\n\n| key | unit | meaning |\n|---|---|---|\n"
+    return head + "\n".join(rows) + "\n"
+
+
+PAGE_WORDS = """
+`metrics.jsonl` has one line for each time a run logs: its step and these numbers, the same to the byte when the run is
+repeated with the same seed on the same machine; a number that is not finite is `null`. What depends on the clock
+(`time/`, `rate/`, `engine/`, `memory/`) is in `timing.jsonl`. A name in angle brackets stands for any name. A key may
+carry `seed<n>/` before it (one of several seeds trained at once) and `_low` or `_high` after it (the ends of its 95 %
+interval). This page is written by `python -m onepolicy.run.metrics > docs/metrics.md`, and a test compares the two.
+"""
+
+
+class Series(NamedTuple):
+    """One metric of a run over its steps; a value that was not finite is NaN."""
+
+    steps: list[int]
+    values: list[float]
+
+
+def read_series(path: Path) -> dict[str, Series]:
+    """Every metric in a metrics.jsonl or timing.jsonl file by key, in step order; empty when the file is missing.
+
+    Raises: CheckpointError for a broken line, with its number.
+    """
+    found: dict[str, Series] = {}
+    for record in read_lines(path):
+        for key, value in record.items():
+            if key != "step":
+                series = found.setdefault(key, Series([], []))
+                series.steps.append(record["step"])
+                series.values.append(math.nan if value is None else float(value))
+    return found
 
 
 def checked(metrics: Metrics) -> dict[str, float | int]:
@@ -43,7 +179,7 @@ def resources() -> dict[str, float]:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, IndexError, ValueError):
         return found
-    return {**found, "memory/resident": pages * 4096 / 2**20}
+    return {**found, "memory/resident": pages * resource.getpagesize() / 2**20}
 
 
 class Sink(Protocol):
@@ -122,3 +258,7 @@ TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Sink]] = {
     "wandb": _wandb,
     "trackio": _trackio,
 }
+
+
+if __name__ == "__main__":
+    print(metrics_page(), end="")

@@ -34,13 +34,15 @@ def console() -> Console:
 
 
 @contextmanager
-def progress(total: int, description: str) -> Iterator[Bar]:
+def progress(total: int, description: str, *, done: int = 0) -> Iterator[Bar]:
     """A bar over `total` units of work, shown only when the work lasts over 2 s; bars may nest.
+
+    done: units that need no doing, of a resumed run.
 
     On a terminal it is a live bar with the time left and the numbers given to `advance`; elsewhere a line about every
     10 s and one at the end.
     """
-    bar: _Live | _Lines = (_Live if console().is_terminal else _Lines)(total, description)
+    bar: _Live | _Lines = (_Live if console().is_terminal else _Lines)(total, description, done)
     try:
         yield bar
     finally:
@@ -51,9 +53,9 @@ def progress(total: int, description: str) -> Iterator[Bar]:
 class _Lines:
     """Progress as lines of text, for logs and pipes."""
 
-    def __init__(self, total: int, description: str) -> None:
+    def __init__(self, total: int, description: str, done: int) -> None:
         self._total, self._description = total, description
-        self._done, self._shown = 0, ""
+        self._begun, self._done, self._shown = done, done, ""
         self._started = time.monotonic()
         self._spoke: float | None = None
 
@@ -73,8 +75,9 @@ class _Lines:
         self._spoke = now
         seconds = now - self._started
         words = f"{self._description}: {self._done}/{self._total}, {seconds:.0f} s"
-        if 0 < self._done < self._total:
-            words += f", about {seconds / self._done * (self._total - self._done):.0f} s left"
+        if self._begun < self._done < self._total:
+            left = seconds / (self._done - self._begun) * (self._total - self._done)
+            words += f", about {left:.0f} s left"
         console().print(words + (f"  {self._shown}" if self._shown else ""), markup=False)
 
 
@@ -86,9 +89,9 @@ class _Live:
     _display: Progress | None = None
     _open = 0
 
-    def __init__(self, total: int, description: str) -> None:
+    def __init__(self, total: int, description: str, done: int) -> None:
         self._total, self._description = total, description
-        self._done, self._shown = 0, ""
+        self._done, self._shown = done, ""
         self._task: TaskID | None = None
         self._timer = threading.Timer(SHOW_AFTER, self._show)
         self._timer.daemon = True

@@ -14,10 +14,10 @@ A step is logged before it is saved: on resume the files are cut back to the che
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, final
 from onepolicy.errors import CheckpointError, ConfigError, DataError
 from onepolicy.run import manifest
 from onepolicy.run.config import config_hash, differences
-from onepolicy.run.files import out_of_space, read_object, replace_object
+from onepolicy.run.files import out_of_space, replace_object
+from onepolicy.run.header import HEADER, free_directory, new_header, read_header
 from onepolicy.run.journal import Journal
 from onepolicy.run.metrics import Sink, checked, open_sink, resources
 from onepolicy.run.process import Signals, State, alive, git_revision, read_status, versions, write_status
@@ -35,7 +36,6 @@ from onepolicy.types import Metrics
 if TYPE_CHECKING:
     from onepolicy.run.checkpoint import Part
 
-HEADER = "config.json"
 _PART = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -78,7 +78,7 @@ class Run:
         fresh: False goes on with the directory when it is a run of this recipe and configuration.
         Raises: ConfigError when the directory is not empty, or the tracker is unknown or not installed.
         """
-        path = Path(directory) if str(directory) else _free_directory(recipe)
+        path = Path(directory) if str(directory) else free_directory(recipe)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if not fresh:
                 return _same(Run.open(path), recipe, config)
@@ -87,17 +87,7 @@ class Run:
                 f"with the run in it: onepolicy resume {path}"
             )
         path.mkdir(parents=True, exist_ok=True)
-        header = {
-            "format": 1,
-            "recipe": recipe,
-            "config": dict(config),
-            "config_hash": config_hash(config),
-            "data": dict(data or {}),
-            "tracker": tracker,
-            "keep_checkpoints": keep_checkpoints,
-            "git": git_revision(),
-            "versions": versions(),
-        }
+        header = new_header(recipe, config, data or {}, tracker, keep_checkpoints)
         run = Run(path, header)
         run._sink = open_sink(tracker, path, recipe, config)
         replace_object(path / HEADER, header)
@@ -110,21 +100,7 @@ class Run:
 
         Raises: CheckpointError when there is no such directory, it is no run, or its config.json is damaged.
         """
-        path = Path(directory)
-        if not path.is_dir():
-            raise CheckpointError(f"{path} is not a directory.{_runs_near(path)}")
-        if not (path / HEADER).exists():
-            raise CheckpointError(
-                f"{path} has no {HEADER}: it is no run directory, or its creation was cut short and nothing is in it "
-                f"to resume.{_runs_near(path)}"
-            )
-        header = read_object(path / HEADER)
-        for key in ("recipe", "config", "config_hash"):
-            if key not in header:
-                raise CheckpointError(
-                    f"{path / HEADER} has no {key!r}; it was not written by onepolicy, or is damaged."
-                )
-        return Run(path, header)
+        return Run(Path(directory), read_header(Path(directory)))
 
     def __enter__(self) -> Run:
         self._signals.__enter__()
@@ -249,10 +225,33 @@ class Run:
         self._load(path, parts)
         return step
 
-    def finish(self, summary: str) -> None:
-        """Ends the run: status finished."""
+    def finish(
+        self,
+        summary: str,
+        *,
+        tables: Mapping[str, str] | None = None,
+        before: Sequence[Mapping[str, Any]] = (),
+        after: Sequence[Mapping[str, Any]] = (),
+    ) -> Path | None:
+        """Ends the run: curves.png and report.md, status finished; the report's path, None when the disk is full.
+
+        summary: what came out, in words. tables: title -> preformatted text, such as an evaluation's. before, after:
+        transcripts, records with prompt, completion, score.
+        """
+        from onepolicy.run.report import write_report
+
+        for journal in self._journals:
+            journal.flush(sync=True)
         self._mark("finished")
-        self.close()
+        try:
+            return write_report(self.directory, summary, tables=tables, before=before, after=after)
+        except OSError as error:
+            if not out_of_space(error):
+                raise
+            self.say(f"No report: the disk of {self.directory} is full.")
+            return None
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Closes the files and the tracker."""
@@ -296,8 +295,6 @@ class Run:
             )
 
     def _refuse_if_alive(self) -> None:
-        import os
-
         status = read_status(self.directory)
         if status and status.state == "running" and status.pid != os.getpid() and alive(status):
             raise CheckpointError(
@@ -324,21 +321,3 @@ def _same(run: Run, recipe: str, config: Mapping[str, Any]) -> Run:
         words = "; ".join(changed) or f"recipe: {run.recipe} -> {recipe}"
         raise ConfigError(f"{run.directory} is another experiment ({words}). Give --out another name.")
     return run
-
-
-def _free_directory(recipe: str) -> Path:
-    """A new directory runs/<recipe>-<n> with the lowest free n."""
-    for n in count(1):
-        path = Path("runs") / f"{recipe}-{n}"
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("unreachable")
-
-
-def _runs_near(path: Path) -> str:
-    """A hint that lists run directories beside `path`."""
-    beside = sorted(found.parent.name for found in path.parent.glob(f"*/{HEADER}")) if path.parent.is_dir() else []
-    return f" Runs in {path.parent}: {', '.join(beside[:20])}." if beside else ""

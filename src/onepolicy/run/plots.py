@@ -1,0 +1,213 @@
+"""Learning curves: small multiples of a run's key metrics, or of several runs, seeds averaged with a band.
+
+matplotlib is drawn off screen and imported when the first curve is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onepolicy.errors import CheckpointError, ConfigError, nearest
+from onepolicy.run.config import PLACE_FIELDS
+from onepolicy.run.header import read_header
+from onepolicy.run.metrics import Series, describe, read_series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+KEY_METRICS = (
+    "eval/accuracy", "eval/return", "rollout/score", "rollout/return", "sft/nll", "eval/nll", "policy/entropy",
+    "policy/kl_ref", "policy/kl_old", "policy/clip_fraction", "value/loss", "rollout/length", "rollout/truncated",
+    "rollout/zero_variance", "learner/grad_norm",
+)  # fmt: skip
+"""What is plotted unless asked otherwise, in this order, as far as the runs have it."""
+MAX_PANELS = 9
+SMOOTH_FROM = 40
+"""Points from which a training metric also gets its running mean, over a twentieth of them."""
+SEED_FIELDS = ("seed", "threads", *PLACE_FIELDS)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel.
+
+    label: what it is. steps, values [T]. low, high [T] or None: the band, `band` says of what. points: True for
+    evaluations, drawn with markers. raw: the unsmoothed values [T], drawn faintly.
+    """
+
+    label: str
+    steps: Floats
+    values: Floats
+    low: Floats | None = None
+    high: Floats | None = None
+    band: str = ""
+    points: bool = False
+    raw: Floats | None = None
+
+
+def curves(run_dirs: Sequence[str | Path], path: str | Path, *, keys: Sequence[str] = ()) -> list[str]:
+    """Draws the curves of one or several runs into an image file; the metrics drawn.
+
+    Runs that differ in nothing but their seed become one line, their mean, with a band. keys: the metrics to draw
+    instead of KEY_METRICS. Raises: CheckpointError for a directory that is no run or has no metrics; ConfigError for
+    a metric no run has.
+    """
+    panels = panels_of(run_dirs, keys)
+    figure = draw(panels, " ".join(sorted({read_header(Path(d))["recipe"] for d in run_dirs})))
+    figure.savefig(path, dpi=120)
+    return list(panels)
+
+
+def panels_of(run_dirs: Sequence[str | Path], keys: Sequence[str] = ()) -> dict[str, list[Curve]]:
+    """The curves to draw, by metric; see `curves`."""
+    groups = _groups([Path(directory) for directory in run_dirs])
+    runs = {label: [read_series(path / "metrics.jsonl") for path in paths] for label, paths in groups.items()}
+    known = sorted({_plain(key) for members in runs.values() for series in members for key in series})
+    for key in keys:
+        if key not in known:
+            raise ConfigError(f"No run has the metric {key!r}. {nearest(key, known)}")
+    if not known:
+        raise CheckpointError(f"{', '.join(map(str, run_dirs))}: no metrics yet. Let the run reach its first step.")
+    chosen = list(keys) or [key for key in KEY_METRICS if key in known][:MAX_PANELS] or known[:MAX_PANELS]
+    return {key: [c for label, members in runs.items() if (c := _curve(label, key, members))] for key in chosen}
+
+
+def draw(panels: Mapping[str, Sequence[Curve]], title: str) -> Figure:
+    """A figure with one panel for each metric, its unit on the axis, and one legend for all."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.4 * columns, 0.5 + 3.0 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (key, lines) in zip(axes, panels.items()):
+        for number, curve in enumerate(lines):
+            _line(axis, curve, f"C{number % 10}")
+        metric = describe(key)
+        axis.set_title(key, fontsize=10)
+        axis.set_ylabel(metric.unit if metric else "", fontsize=9)
+        axis.set_xlabel("step", fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.ticklabel_format(useOffset=False)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)), fontsize=9
+        )
+    bands = sorted({curve.band for lines in panels.values() for curve in lines if curve.band})
+    figure.suptitle(f"{title} (band: {', '.join(bands)})" if bands else title)
+    return figure
+
+
+def _line(axis: Axes, curve: Curve, color: str) -> None:
+    """One curve, its band and its raw values on a panel."""
+    if curve.raw is not None:
+        axis.plot(curve.steps, curve.raw, color=color, alpha=0.25, linewidth=0.8)
+    axis.plot(
+        curve.steps,
+        curve.values,
+        color=color,
+        label=label,
+        linewidth=1.6,
+        marker="o" if curve.points else None,
+        markersize=3,
+    )
+    if curve.low is not None and curve.high is not None:
+        axis.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
+
+
+def _curve(label: str, key: str, members: Sequence[Mapping[str, Series]]) -> Curve | None:
+    """The line of one group of runs (one run, or several seeds) on the panel of `key`; None when it has no values."""
+    found = [series for member in members for series in _seeds(member, key)]
+    if not found:
+        return None
+    points = key.startswith("eval/")
+    if len(found) > 1:
+        return _mean_curve(label, found, points)
+    steps, values = np.array(found[0].steps, float), np.array(found[0].values, float)
+    low, high = (_at(steps, next((m[key + end] for m in members if key + end in m), None)) for end in ("_low", "_high"))
+    if low is not None and high is not None:
+        return Curve(label, steps, values, low, high, "95 % interval", points)
+    if points or len(values) < SMOOTH_FROM:
+        return Curve(label, steps, values, points=points)
+    return Curve(label, steps, _running_mean(values, len(values) // 20), raw=values)
+
+
+def _mean_curve(label: str, found: Sequence[Series], points: bool) -> Curve | None:
+    """Mean over seeds at the steps all of them have, with the 95 % t interval of the mean; for two, their range."""
+    from scipy.special import stdtrit
+
+    tables = [dict(zip(series.steps, series.values)) for series in found]
+    common = sorted(set.intersection(*(set(table) for table in tables)))
+    if not common:
+        return None
+    values = np.array([[table[step] for step in common] for table in tables])
+    n, mean = len(found), values.mean(0)
+    if n == 2:
+        low, high, band = values.min(0), values.max(0), "range of 2 seeds"
+    else:
+        half = stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / math.sqrt(n)
+        low, high, band = mean - half, mean + half, "95 % interval of the mean over seeds"
+    return Curve(f"{label} ({n} seeds)", np.array(common, float), mean, low, high, band, points)
+
+
+def _seeds(member: Mapping[str, Series], key: str) -> list[Series]:
+    """A run's series of a metric: its own, or those of the seeds it trained at once."""
+    if key in member:
+        return [member[key]]
+    return [series for name, series in member.items() if re.fullmatch(rf"seed\d+/{re.escape(key)}", name)]
+
+
+def _at(steps: Floats, series: Series | None) -> Floats | None:
+    """A series' values at `steps`, NaN where it has none; None for no series."""
+    if series is None:
+        return None
+    table = dict(zip(series.steps, series.values))
+    return np.array([table.get(int(step), math.nan) for step in steps])
+
+
+def _running_mean(values: Floats, width: int) -> Floats:
+    """The mean of the up to `width` finite values ending at each place; NaN where there is none."""
+    windows = [values[max(0, end - width) : end] for end in range(1, len(values) + 1)]
+    finite = [window[np.isfinite(window)] for window in windows]
+    return np.array([window.mean() if len(window) else math.nan for window in finite])
+
+
+def _plain(key: str) -> str:
+    """A metric's name without the seed before it."""
+    return re.sub(r"^seed\d+/", "", key)
+
+
+def _groups(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Runs that differ in nothing but their seed, under a label: the fields in which the groups differ."""
+    if not paths:
+        raise ConfigError("No run to plot was given; expected at least one run directory.")
+    groups: dict[str, list[Path]] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        header = read_header(path)
+        config = {"recipe": header["recipe"], **header["config"]}
+        kept = {name: value for name, value in config.items() if name not in SEED_FIELDS}
+        groups.setdefault(repr(kept), []).append(path)
+        configs[repr(kept)] = kept
+    names = dict.fromkeys(name for config in configs.values() for name in config)
+    differing = [n for n in names if len({repr(config.get(n)) for config in configs.values()}) > 1]
+    labelled: dict[str, list[Path]] = {}
+    for key, members in groups.items():
+        fields = ", ".join(f"{name}={configs[key].get(name)}" for name in differing[:3])
+        label = fields or (members[0].name if len(members) == 1 else configs[key]["recipe"])
+        labelled[f"{label} {members[0].name}" if label in labelled else label] = members
+    return labelled
