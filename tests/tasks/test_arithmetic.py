@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onepolicy.errors import ConfigError
-from onepolicy.tasks import arithmetic
+from onepolicy.tasks import worked
 from onepolicy.tasks.arithmetic import LEVELS, STYLES, ArithmeticLevel, load
 from onepolicy.tasks.base import TAGS, check_gold, load_task_set
 from onepolicy.tasks.expressions import evaluate, literals, parse, reductions
@@ -81,12 +81,12 @@ def test_the_same_seed_gives_the_same_tasks_in_another_process():
 
 def test_demonstrations_by_hand():
     """3-8+5-9+2 runs through -5, 0, -9, -7; in 4-2*(3-8) the bracket comes first, then the product."""
-    assert arithmetic.steps("3-8+5-9+2") == "3-8=-5;-5+5=0;0-9=-9;-9+2=-7"
-    assert arithmetic.totals("3-8+5-9+2") == "-5 0 -9 -7"
-    assert arithmetic.rewrites("3-8+5") == "-5+5=0"
-    assert arithmetic.steps("4-2*(3-8)") == "3-8=-5;2*-5=-10;4--10=14"
-    assert arithmetic.steps("-3-(-4)*2") == "-4*2=-8;-3--8=5"
-    assert arithmetic.totals("4-2*(3-8)") == "-5 -10 14"
+    assert worked.steps("3-8+5-9+2") == "3-8=-5;-5+5=0;0-9=-9;-9+2=-7"
+    assert worked.totals("3-8+5-9+2") == "-5 0 -9 -7"
+    assert worked.rewrites("3-8+5") == "-5+5=0"
+    assert worked.steps("4-2*(3-8)") == "3-8=-5;2*-5=-10;4--10=14"
+    assert worked.steps("-3-(-4)*2") == "-4*2=-8;-3--8=5"
+    assert worked.totals("4-2*(3-8)") == "-5 -10 14"
 
 
 @pytest.mark.parametrize("style", STYLES)

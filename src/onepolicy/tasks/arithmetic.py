@@ -1,13 +1,13 @@
 """Multi-step arithmetic: chains of + - * over integers with negative numbers and brackets, made without end.
 
 Whether a problem belongs to the train or the held-out split is a hash of its text, so the two are disjoint whatever
-the level, seed or size. Demonstrations work a problem out one operation at a time, in one of three styles; they are
-written only for the train split. Division is left out: answers are integers, read strictly.
+the level, seed or size. Demonstrations work a problem out one operation at a time, in the styles of `tasks.worked`, and
+are written only for the train split. Division is left out: answers are integers, read strictly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from hashlib import blake2b
@@ -17,11 +17,12 @@ import numpy as np
 from onepolicy.errors import ConfigError, nearest
 from onepolicy.run.seeding import derive_rng
 from onepolicy.tasks.base import TaskSet, conversation
-from onepolicy.tasks.expressions import evaluate, parse, read_integer, reductions, to_text
+from onepolicy.tasks.expressions import evaluate, parse, read_integer, reductions
 from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, TAGGED, AnswerVerifier, RewardWeights
+from onepolicy.tasks.worked import STYLES
 from onepolicy.types import Task
 
-CHARACTERS = "0123456789+-*()=; "
+CHARACTERS = "0123456789+-*()=:; "
 """Every character of a prompt or demonstration outside the four tags."""
 
 HELD_OUT_SHARE = 8
@@ -69,37 +70,6 @@ LEVELS: dict[int, ArithmeticLevel] = {
     8: ArithmeticLevel(6, digits=2, operators="+-*", brackets=2, negatives=0.25, limit=9999),
 }
 """From two one-digit terms to six two-digit terms with products, brackets and negative numbers."""
-
-
-def steps(expression: str) -> str:
-    """Each operation with its result: `3-8=-5;-5+5=0;0-9=-9`.
-
-    >>> steps("4-2*(3-8)")
-    '3-8=-5;2*-5=-10;4--10=14'
-    """
-    return ";".join(f"{to_text(step)}={evaluate(step)}" for step, _ in reductions(parse(expression)))
-
-
-def totals(expression: str) -> str:
-    """Only the results, in the order of `steps`; the shortest, the running totals of a plain chain.
-
-    >>> totals("3-8+5-9+2")
-    '-5 0 -9 -7'
-    """
-    return " ".join(str(evaluate(step)) for step, _ in reductions(parse(expression)))
-
-
-def rewrites(expression: str) -> str:
-    """The whole expression after each operation; every step is local, at the price of copying.
-
-    >>> rewrites("4-2*(3-8)")
-    '4-2*-5=4--10=14'
-    """
-    return "=".join(to_text(rest) for _, rest in reductions(parse(expression)))
-
-
-STYLES: dict[str, Callable[[str], str]] = {"steps": steps, "totals": totals, "rewrites": rewrites}
-"""Ways of working a problem out, by name."""
 
 
 def load(

@@ -55,14 +55,11 @@ TASKS: dict[str, str] = {
     "arithmetic": "onepolicy.tasks.arithmetic:load",
     "countdown": "onepolicy.tasks.countdown:load",
     "gsm8k": "onepolicy.tasks.gsm8k:load",
-    "gsm8k-steps": "onepolicy.tasks.gsm8k_steps:load",
+    "gsm8k_steps": "onepolicy.tasks.gsm8k_steps:load",
 }
 """Task sets by name: `module:function`, called with the split and its own options."""
 
-INSTRUCTIONS = (
-    "Think step by step inside <think> and </think>, then give the final answer inside <answer> and </answer>, "
-    "and write nothing else."
-)
+INSTRUCTIONS = TAGGED.instructions
 """The answer format in words, for models that understand them; a model trained on demonstrations needs none."""
 
 
@@ -83,21 +80,21 @@ class GoldReport:
 class TaskSet:
     """Tasks of one split. Building it fails unless ids are unique and every gold answer verifies against itself.
 
-    name: `arithmetic/train`. instructions: the answer format in words. characters: every character that prompts and
+    name: `arithmetic/train`. characters: every character that prompts and
     demonstrations can contain outside the four tags, "" where text is open. demonstrate: (task) -> a worked
     completion; None where there are none, as in held-out splits. form: how answers are marked. counts: what was
-    read, dropped and kept, by name.
+    read, dropped and kept, by name. dropped: what was left out and why, a line each.
 
     Raises: DataError for no tasks, a repeated id, or a gold answer that its own verifier rejects.
     """
 
     name: str
     tasks: tuple[Task, ...]
-    instructions: str = INSTRUCTIONS
     characters: str = ""
     demonstrate: Callable[[Task], str] | None = None
     form: AnswerFormat = TAGGED
     counts: Mapping[str, int] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -112,6 +109,11 @@ class TaskSet:
                 f"{self.name}: {len(gold.failures)} of {gold.checked} gold answers fail their own verifier ({shown}). "
                 "Correct or drop these rows: a model can never be right on them."
             )
+
+    @property
+    def instructions(self) -> str:
+        """The answer format in words."""
+        return self.form.instructions
 
     def __len__(self) -> int:
         return len(self.tasks)

@@ -50,13 +50,14 @@ class AnswerFormat:
     """A way to mark the answer in a completion.
 
     extract(text): the answer's text, or None where there is none or it is ambiguous. matches(text): the whole
-    completion keeps the format. write(thinking, answer): a completion in this format.
+    completion keeps the format. write(thinking, answer): a completion in this format. instructions: it in words.
     """
 
     name: str
     extract: Callable[[str], str | None]
     matches: Callable[[str], bool]
     write: Callable[[str, str], str]
+    instructions: str
 
 
 @dataclass(frozen=True)
@@ -173,15 +174,31 @@ def _has_number(text: str) -> bool:
     return _last_number(text) is not None
 
 
-TAGGED = AnswerFormat("tag", _tagged_answer, keeps_tags, _write_tagged)
+TAGGED = AnswerFormat(
+    "tag",
+    _tagged_answer,
+    keeps_tags,
+    _write_tagged,
+    "Think step by step inside <think> and </think>, then give the final answer inside <answer> and </answer>, "
+    "and write nothing else.",
+)
 """`<think>…</think><answer>…</answer>` (DeepSeek-R1, arXiv 2501.12948 table 1). An answer outside the thinking and
 unambiguous is read; the format counts as kept only if there is nothing else."""
 
-HASHED = AnswerFormat("hash", _hashed_answer, _keeps_hash, _write_hashed)
+HASHED = AnswerFormat(
+    "hash",
+    _hashed_answer,
+    _keeps_hash,
+    _write_hashed,
+    "Think step by step, then write the final answer alone on the last line after ####.",
+)
 """GSM8K's own: the answer on the last line, after `####`."""
 
-LAST_NUMBER = AnswerFormat("last", _last_number, _has_number, _write_hashed)
+LAST_NUMBER = AnswerFormat(
+    "last", _last_number, _has_number, _write_hashed, "Think step by step and end with the final answer, a number."
+)
 """Lenient: the last number of the text, whatever stands around it. For models trained elsewhere; a model that lists
 many numbers is judged by the last one."""
 
 FORMATS = {form.name: form for form in (TAGGED, HASHED, LAST_NUMBER)}
+"""Answer formats by name."""
