@@ -120,7 +120,7 @@ def _line(axis: Axes, curve: Curve, color: str) -> None:
         curve.steps,
         curve.values,
         color=color,
-        label=label,
+        label=curve.label,
         linewidth=1.6,
         marker="o" if curve.points else None,
         markersize=3,
