@@ -46,15 +46,17 @@ def group_advantage(score: Tensor, center: Center = "mean", scale: Scale = "none
         )
     judged = ~score.isnan()
     exact = torch.where(judged, score, 0.0).double()
-    mine = judged.unsqueeze(1)
-    others = mine & ~torch.eye(group, dtype=torch.bool, device=score.device)
+    whole = judged.unsqueeze(1)
     advantage = exact
     if center != "none":
-        pool = mine if center == "mean" else others
-        equal = _low(exact, mine) == _high(exact, mine)
-        advantage = torch.where(equal, 0.0, exact - _mean(exact, pool))
+        difference = exact - _mean(exact, whole)
+        if center == "leave_one_out":  # x - (sum - x) / (n - 1) = (x - mean) n / (n - 1)
+            count = judged.sum(-1, keepdim=True)
+            difference = difference * count / (count - 1).clamp(min=1)
+        equal = _low(exact, whole) == _high(exact, whole)
+        advantage = torch.where(equal, 0.0, difference)
     if scale != "none":
-        pool = others if scale == "leave_one_out_std" else mine
+        pool = whole if scale != "leave_one_out_std" else whole & ~torch.eye(group, dtype=torch.bool).to(whole.device)
         advantage = advantage / _spread(exact, pool, 0 if scale == "std_biased" else 1, eps)
     return torch.where(judged, advantage, 0.0).to(score.dtype)
 

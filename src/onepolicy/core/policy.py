@@ -96,6 +96,18 @@ def cispo(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, hig
     return -weight * advantage * logp
 
 
+def dppo(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float) -> Tensor:
+    """The importance-weighted loss -r A, without the elements whose *probability* has moved too far.
+
+    An element is left out (loss and gradient 0) when pi - pi_old > high with A > 0, or pi - pi_old < -low with A < 0:
+    the total variation of a binary variable, which unlike the ratio does not explode at rare tokens. Token ratios
+    only: the old probability is exp(logp - log_ratio). All tensors [...]; low, high in [0, 1]; returns: [...].
+    Source: DPPO (arXiv 2602.04879), the binary total-variation mask; prime-rl `trainer/rl/loss.py`.
+    """
+    beyond = _dppo_acts(log_ratio, logp, advantage, low=low, high=high)
+    return -(torch.exp(log_ratio) * advantage).masked_fill(beyond, 0.0)
+
+
 @dataclass(frozen=True)
 class PolicyLoss:
     """What is minimised, per element: surrogate + value_coef * value - entropy_coef * entropy + kl_coef * KL.
@@ -148,30 +160,54 @@ def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss
             element = torch.add(element, divergence, alpha=loss.kl_coef)
     with torch.no_grad():
         parts["policy/kl_old"] = torch.expm1(token_ratio) - token_ratio
-        acting = clip_acts(loss.surrogate, ratio, advantage)
+        acting = clip_acts(loss.surrogate, ratio, logp, advantage)
         if acting is not None:
             parts["policy/clip_fraction"] = acting.to(element.dtype)
         sums = torch.stack(list(parts.values())).flatten(1) @ weight.flatten().to(element.dtype)
     return LossOutput((element * weight).sum(), dict(zip(parts, sums.unbind())))
 
 
-def clip_acts(surrogate: Surrogate, log_ratio: Tensor, advantage: Tensor) -> Tensor | None:
-    """Where a surrogate's clip acts: bool [...], or None for one without a clip or not of this module.
+def clip_acts(surrogate: Surrogate, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor | None:
+    """Where a surrogate's clip acts: bool [...], or None for one that has no clip or is not of this module.
 
-    clipped, dual_clipped: where it stops the gradient (the ratio is outside on the side the advantage pushes it to,
-    or, for dual_clipped, above c with A < 0). cispo: where the weight is cut, whatever the advantage.
+    clipped, dual_clipped, dppo: where it stops the gradient, that is, outside the bounds on the side to which the
+    advantage pushes (dual_clipped: or above c with A < 0). cispo: where the weight is cut, whatever the advantage.
     """
-    function = surrogate.func if isinstance(surrogate, partial) else None
-    if function not in (clipped, dual_clipped, cispo):
+    if not isinstance(surrogate, partial) or surrogate.func not in _ACTS:
         return None
-    assert isinstance(surrogate, partial)
-    bounds = surrogate.keywords
-    floor = math.log1p(-bounds["low"]) if bounds["low"] < 1.0 else -math.inf
-    excess = log_ratio - log_ratio.clamp(floor, math.log1p(bounds["high"]))
-    if function is cispo:
-        return excess != 0
-    acts = excess * advantage > 0
-    return acts | ((advantage < 0) & (log_ratio > math.log(bounds["c"]))) if function is dual_clipped else acts
+    return _ACTS[surrogate.func](log_ratio, logp, advantage, **surrogate.keywords)
+
+
+def _excess(log_ratio: Tensor, low: float, high: float) -> Tensor:
+    """How far the log-ratio is outside its bounds: 0 inside, positive above, negative below."""
+    return log_ratio - log_ratio.clamp(math.log1p(-low) if low < 1.0 else -math.inf, math.log1p(high))
+
+
+def _clipped_acts(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float) -> Tensor:
+    return _excess(log_ratio, low, high) * advantage > 0
+
+
+def _dual_clipped_acts(
+    log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float, c: float
+) -> Tensor:
+    return (_excess(log_ratio, low, high) * advantage > 0) | ((advantage < 0) & (log_ratio > math.log(c)))
+
+
+def _cispo_acts(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float) -> Tensor:
+    return _excess(log_ratio, low, high) != 0
+
+
+def _dppo_acts(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float) -> Tensor:
+    rise = (logp.exp() - (logp - log_ratio).exp()).detach()
+    return ((rise > high) & (advantage > 0)) | ((rise < -low) & (advantage < 0))
+
+
+_ACTS: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
+    clipped: _clipped_acts,
+    dual_clipped: _dual_clipped_acts,
+    cispo: _cispo_acts,
+    dppo: _dppo_acts,
+}
 
 
 def _counted(mask: Tensor) -> Callable[[Tensor], Tensor]:
