@@ -8,9 +8,12 @@ convention does beyond the choices (clamps, corrections, mixes) is in `notes` an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal
+
+from torch import Tensor
 
 from onepolicy.core import kl, policy
 from onepolicy.core.advantages import Center, Scale
@@ -218,7 +221,11 @@ def policy_loss_of(choices: Convention) -> PolicyLoss:
     bounds = {"low": choices.low, "high": choices.high}
     if choices.dual_clip is not None:
         bounds["c"] = choices.dual_clip
-    surrogates = {"clipped": policy.clipped, "dual_clipped": policy.dual_clipped, "dppo": policy.dppo}
+    surrogates: dict[str, Callable[..., Tensor]] = {
+        "clipped": policy.clipped,
+        "dual_clipped": policy.dual_clipped,
+        "dppo": policy.dppo,
+    }
     estimators = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
     return PolicyLoss(
         surrogate=partial(surrogates[choices.surrogate], **bounds),
