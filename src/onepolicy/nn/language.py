@@ -1,17 +1,19 @@
 """Language models: tiny ones made on the spot, any Hugging Face causal model loaded and saved as one, LoRA by peft.
 
 Every model here is a plain `transformers` model; nothing is patched. Not here: how a model becomes a policy
-(token_policy.py), tokenizers (data/tokenizer.py).
+(token_policy.py), how LoRA works (lora.py, whose names are offered here too), tokenizers (data/tokenizer.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -19,8 +21,23 @@ from transformers import (
     PreTrainedModel,
     Qwen3Config,
 )
+from transformers.utils import logging as hf_logging
 
 from onepolicy.errors import ConfigError, ModelError, nearest
+from onepolicy.nn.lora import add_lora, has_lora, merged_state, plain_copy
+
+__all__ = [
+    "ARCHITECTURES",
+    "TINY",
+    "ModelShape",
+    "add_lora",
+    "build_model",
+    "has_lora",
+    "load_model",
+    "merged_state",
+    "plain_copy",
+    "save_model",
+]
 
 
 @dataclass(frozen=True)
@@ -136,30 +153,39 @@ def build_model(
 def load_model(path_or_id: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The causal language model in a local directory or on the Hugging Face hub, in eval mode.
 
-    No code from the model's repository is run, and a directory never reaches for the network.
-    Raises: ModelError when it is neither a model directory nor a hub id that can be reached.
+    dtype: of the weights in memory. No code from the model's repository is run, and a directory never reaches for the
+    network. Weights that the files lack are an error, not freshly drawn numbers.
+
+    Raises: ModelError when it is neither a model directory nor a hub id that can be reached, or is incomplete.
     """
-    path = Path(path_or_id)
-    local = path.is_dir()
-    if local and not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
+    name = str(path_or_id)
+    local = Path(path_or_id).is_dir()
+    if not local and (name.startswith((".", "~", "/")) or name.count("/") > 1):
+        raise ModelError(f"the model directory {name!r} does not exist; check the path, or give a hub id owner/name.")
+    if local and not any((Path(path_or_id) / file).is_file() for file in ("config.json", "adapter_config.json")):
         raise ModelError(
-            f"the directory {str(path)!r} has no config.json, so it is not a Hugging Face model; expected config.json "
-            "and model.safetensors. Point to a directory written by save_pretrained."
+            f"the directory {name!r} has no config.json, so it is not a Hugging Face model; expected config.json and "
+            "model.safetensors. Point to a directory written by save_pretrained."
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path_or_id), dtype=dtype, trust_remote_code=False, local_files_only=local
-        )
-    except (OSError, ValueError, KeyError) as error:
+        with _bars(visible=not local):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, trust_remote_code=False, local_files_only=local, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         fix = (
             "Save the model there again with save_pretrained."
             if local
             else "Give a local directory, check the spelling of owner/name, or download it on a machine with network."
         )
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise ModelError(f"no causal language model could be loaded from {name!r}: {reason} {fix}") from error
+    missing = sorted(key for key in info["missing_keys"] if ".lora_" not in key)
+    if missing:
         raise ModelError(
-            f"no causal language model could be loaded from {str(path_or_id)!r}: {reason} {fix}"
-        ) from error
+            f"the weights in {name!r} lack {len(missing)} parameters, {missing[0]} the first; they would be random. "
+            "The files are incomplete or belong to another architecture: save the model there again."
+        )
     return model.eval()
 
 
@@ -171,90 +197,28 @@ def save_model(model: PreTrainedModel, tokenizer: Any, directory: str | Path) ->
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    if has_lora(model):
-        plain = _empty_copy(model)
-        plain.save_pretrained(directory, state_dict=merged_state(model))
-        _save_adapter(model, directory / "adapter")
-    else:
-        model.save_pretrained(directory)
+    with _bars(visible=False):
+        if has_lora(model):
+            with torch.device("meta"):
+                empty = AutoModelForCausalLM.from_config(model.config)
+            empty.generation_config = model.generation_config
+            empty.save_pretrained(directory, state_dict=merged_state(model))
+            model.save_pretrained(directory / "adapter")
+        else:
+            model.save_pretrained(directory)
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
     return directory
 
 
-def add_lora(
-    model: PreTrainedModel, rank: int, alpha: float, targets: str | tuple[str, ...] = "all-linear"
-) -> PreTrainedModel:
-    """The same model with trainable low-rank adapters; every other parameter is frozen.
-
-    A target's weight W acts as W + (alpha / rank) B A with B = 0 at the start, so the function is unchanged at first.
-    rank: of B A. targets: names of linear layers ("q_proj", ...) or "all-linear" for all but the vocabulary projection.
-
-    Raises: ModelError when peft is not installed, when no target matches, or when LoRA was already added; ConfigError
-    for a rank below 1. Source: Hu et al. 2021, LoRA, section 4.1.
-    """
-    if rank < 1:
-        raise ConfigError(f"LoRA rank is {rank}; it must be at least 1. Typical ranks are 8 to 64.")
-    if has_lora(model):
-        raise ModelError("the model already has LoRA adapters; add them once, or load the model again.")
-    peft = _peft()
-    wanted = targets if isinstance(targets, str) else list(targets)
-    config = peft.LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=wanted, task_type=peft.TaskType.CAUSAL_LM
-    )
+@contextmanager
+def _bars(*, visible: bool) -> Iterator[None]:
+    """transformers' progress bars hidden unless `visible`: short work on local files needs none."""
+    shown = hf_logging.is_progress_bar_enabled()
+    if not visible:
+        hf_logging.disable_progress_bar()
     try:
-        model.add_adapter(config)
-    except ValueError as error:
-        linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
-        raise ModelError(
-            f"LoRA targets {targets!r} do not fit this model: {error} Its linear layers are {', '.join(linear)}."
-        ) from error
-    return model.eval()
-
-
-def has_lora(model: nn.Module) -> bool:
-    """Whether the model carries LoRA adapters."""
-    return any(".lora_A." in name for name, _ in model.named_parameters())
-
-
-@torch.no_grad()
-def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Parameter name -> tensor as in the model without LoRA, the adapters merged into the weights.
-
-    The model being trained is not touched. Without LoRA, the tensors are the model's own (not copies).
-    """
-    if not has_lora(model):
-        return {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    layer_type = _peft().tuners.lora.LoraLayer
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, layer_type)}
-    state: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if ".lora_" in name:
-            continue
-        owner, _, leaf = name.rpartition(".base_layer.")
-        if owner in layers and leaf == "weight":
-            layer: Any = layers[owner]
-            delta = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
-            state[f"{owner}.weight"] = (tensor + delta.to(tensor.dtype)).detach()
-        else:
-            state[name.replace(".base_layer.", ".")] = tensor.detach()
-    return state
-
-
-def _empty_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A model of the same configuration without LoRA and without memory for its weights."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(model.config)
-
-
-def _save_adapter(model: PreTrainedModel, directory: Path) -> None:
-    """The LoRA parameters and their configuration, as peft saves them."""
-    model.save_pretrained(directory)
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ModelError("LoRA needs the package peft, which is missing. Run: pip install 'onepolicy[lora]'") from error
-    return peft
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()

@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 class Compact(NamedTuple):
     """Rows with their real tokens moved to the front.
 
-    tokens [B, L]: L is the longest row, 0 behind the end. rank [B, T]: the place of a real token in its compact row.
+    tokens [B, L]: L is the longest row, `filler` behind a row's end. rank [B, T]: a real token's place in its row.
     """
 
     tokens: Tensor
     rank: Tensor
 
 
-def compact(tokens: Tensor, attention: Tensor) -> Compact:
+def compact(tokens: Tensor, attention: Tensor, filler: int = 0) -> Compact:
     """Every row's real tokens moved to the front, order kept; rows already right-padded are only trimmed.
 
     >>> compact(torch.tensor([[0, 5, 6, 0], [7, 8, 9, 0]]), torch.tensor([[0, 1, 1, 0], [1, 1, 1, 0]]).bool()).tokens
@@ -39,7 +39,7 @@ def compact(tokens: Tensor, attention: Tensor) -> Compact:
             [7, 8, 9]])
     """
     longest = int(attention.sum(-1).max()) if attention.numel() else 0
-    tokens = tokens.masked_fill(~attention, 0)
+    tokens = tokens.masked_fill(~attention, filler)
     rank = attention.cumsum(-1) - 1
     if bool((attention[:, 1:] & ~attention[:, :-1]).any()):
         order = torch.argsort((~attention).to(torch.uint8), dim=-1, stable=True)
@@ -91,7 +91,7 @@ class TokenPolicy(nn.Module):
         Zero where inputs.is_action is False. The entropy has no gradient unless entropy_grad.
         Raises: DataError for an action at a padding position or at a row's first token, or a row beyond the context.
         """
-        tokens, rank = compact(inputs.tokens, inputs.attention)
+        tokens, rank = compact(inputs.tokens, inputs.attention, harmless_id(self.model))
         row, column = inputs.is_action.nonzero(as_tuple=True)
         before = rank[row, column] - 1
         self._check(inputs, tokens.shape[1], before)
@@ -103,7 +103,7 @@ class TokenPolicy(nn.Module):
     @torch.no_grad()
     def act(self, inputs: TokenInputs, *, rng: torch.Generator) -> tuple[Tensor, Evaluation]:
         """The next token of every row [B], sampled after its last real token, and its log-prob and entropy [B]."""
-        tokens, rank = compact(inputs.tokens, inputs.attention)
+        tokens, rank = compact(inputs.tokens, inputs.attention, harmless_id(self.model))
         last = rank[:, -1]
         if bool((last < 0).any()):
             raise DataError("a row has no real token; sampling needs a prompt of at least one token in every row.")
@@ -173,6 +173,11 @@ def _spread(values: Tensor, place: Tensor, like: Tensor) -> Tensor:
     return values.new_zeros(like.numel()).index_copy(0, place, values).view(like.shape)
 
 
+def harmless_id(model: PreTrainedModel) -> int:
+    """A token id to stand where nothing is read: not the pad id, at which transformers would warn of padding."""
+    return 1 if model.config.pad_token_id == 0 else 0
+
+
 def head_is_plain(model: PreTrainedModel) -> bool:
     """Whether the model's logits are its vocabulary projection of the backbone's last states, and nothing more.
 
@@ -191,7 +196,7 @@ def head_is_plain(model: PreTrainedModel) -> bool:
         planted.append((100.0 * torch.sin(steps)).view(output.shape).to(output.dtype))
         return planted[-1]
 
-    tokens = torch.arange(4, device=model.device).remainder(int(model.config.vocab_size)).unsqueeze(0)
+    tokens = torch.full((1, 4), harmless_id(model), device=model.device)
     handle = head.register_forward_hook(spy)
     try:
         with torch.no_grad():
