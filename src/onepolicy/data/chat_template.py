@@ -32,6 +32,9 @@ PLAIN_TEMPLATE = (
 """Contents one after another, the end token behind the assistant's. For models without a chat format, chosen by
 setting `tokenizer.chat_template = PLAIN_TEMPLATE`; never chosen for you."""
 
+ANSWERS = ("Yes.", "<think>\nLet me see.\n</think>\n\nYes.")
+"""What the assistant says when a template is checked: once plainly, once after thinking."""
+
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -92,21 +95,24 @@ def extend(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], new_messag
     return [*tokens, *missing, *encode(tokenizer, whole[end:])]
 
 
-def check_stable(tokenizer: PreTrainedTokenizerBase, turns: int = 2) -> None:
+def check_stable(
+    tokenizer: PreTrainedTokenizerBase, turns: int = 2, *, question: str = "Question?", answers: Sequence[str] = ANSWERS
+) -> None:
     """Nothing, when the template suits token-in-token-out conversations of up to `turns` assistant turns.
 
     Checked on small conversations, with and without thinking: the prompt is a prefix of the finished turn and the
     assistant's part starts right behind it; earlier turns stay as they were when later ones follow; and extending
     sampled tokens equals rendering everything afresh. turns: 1 for single-turn tasks (many reasoning models drop old
-    thinking, which matters only from the second turn on).
+    thinking, which matters only from the second turn on). question, answers: what is said in them; give words of the
+    data when the tokenizer does not know every character.
 
     Raises: DataError with the place where the two texts part.
     """
-    for answer in ("Yes.", "<think>\nLet me see.\n</think>\n\nYes."):
+    for answer in answers:
         conversation: list[Turn] = []
         tokens: list[int] = []
         for turn in range(turns):
-            conversation.append({"role": "user", "content": f"Question {turn}?"})
+            conversation.append({"role": "user", "content": question})
             prompt = _text(tokenizer, conversation, prompt=True)
             fresh = encode(tokenizer, prompt)
             tokens = extend(tokenizer, tokens, conversation[-1:]) if turn else fresh

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from onepolicy.batch import PolicyBatch, TokenInputs
+from onepolicy.batch import Evaluation, PolicyBatch, TokenInputs
 from onepolicy.core.policy import PolicyLoss, policy_loss
 from onepolicy.core.reduce import Reduction, loss_count, loss_weights
 from onepolicy.data.packing import split_by_tokens
@@ -193,6 +193,18 @@ class PolicyLearner:
             )
 
 
+@torch.no_grad()
+def evaluate_in_parts(policy: Any, batch: PolicyBatch, budget: int | None) -> Evaluation:
+    """What `policy` says of the batch's actions, [B, T] without a graph, at most `budget` padded tokens at a time."""
+    zeros = torch.zeros(batch.mask.shape, dtype=batch.logp_behaviour.dtype, device=batch.mask.device)
+    logp, entropy = zeros, zeros.clone()
+    for index, span, part in _parts(batch, budget):
+        found = policy.evaluate(part.inputs, part.action)
+        logp[index, span] = found.logp.to(logp.dtype)
+        entropy[index, span] = found.entropy.to(logp.dtype)
+    return Evaluation(logp=logp, entropy=entropy)
+
+
 def dump_batch(batch: PolicyBatch, metrics: Metrics, path: Path) -> Path:
     """The batch's tensors and the step's metrics as one safetensors file at `path`."""
     inputs = batch.inputs
@@ -220,18 +232,26 @@ def _lengths(batch: PolicyBatch) -> Tensor:
 
 
 def _micro_batches(batch: PolicyBatch, weight: Tensor, budget: int | None) -> Iterator[tuple[PolicyBatch, Tensor]]:
-    """The batch in parts of at most `budget` padded tokens, each with its weights and trimmed to its longest row."""
+    """The batch in parts of at most `budget` padded tokens, each with its weights."""
     if budget is None or weight.numel() <= budget:
         yield batch, weight
         return
-    for group in split_by_tokens(_lengths(batch).tolist(), budget):
-        index = torch.tensor(group, device=weight.device)
-        part, w = batch.rows(index), weight[index]
+    for index, span, part in _parts(batch, budget):
+        yield part, weight[index, span]
+
+
+def _parts(batch: PolicyBatch, budget: int | None) -> Iterator[tuple[Tensor, Tensor, PolicyBatch]]:
+    """(rows [b, 1], columns [t], the batch there), by similar length and trimmed to the columns in use."""
+    lengths = _lengths(batch).tolist()
+    columns = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+    for group in split_by_tokens(lengths, budget or sum(lengths) * len(batch)):
+        index = torch.tensor(group, device=batch.mask.device)
+        part, span = batch.rows(index), columns
         if isinstance(part.inputs, TokenInputs):
             used = part.inputs.attention.any(0).nonzero()
-            span = slice(int(used[0]), int(used[-1]) + 1)
-            part, w = part.map(lambda x, s=span: x[:, s]), w[:, span]  # type: ignore[misc]
-        yield part, w
+            span = columns[int(used[0]) : int(used[-1]) + 1]
+            part = part.map(lambda x, s=span: x[:, s])  # type: ignore[misc]
+        yield index[:, None], span, part
 
 
 def _out_of_memory(error: BaseException) -> bool:

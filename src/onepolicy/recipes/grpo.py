@@ -1,0 +1,300 @@
+"""GRPO and its kin on a language model: sample groups, verify, learn, repeat.
+
+`convention` chooses the variant (core.conventions); `warm` puts supervised fine-tuning on the task's own demonstrations
+in front, which a model made on the spot needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onepolicy.acting.episodes import Actor, Scorer, invalid_causes, rollout_metrics, verify_each
+from onepolicy.algos import grpo
+from onepolicy.batch import PolicyBatch
+from onepolicy.core.conventions import convention, policy_loss_of
+from onepolicy.data.prompts import PromptStream
+from onepolicy.errors import ConfigError
+from onepolicy.learning.learner import PolicyLearner, evaluate_in_parts
+from onepolicy.learning.optim import OptimConfig
+from onepolicy.learning.weights import publish
+from onepolicy.recipes import sft as sft_recipe
+from onepolicy.recipes.language import Language, open_language
+from onepolicy.recipes.loop import Loop, require_positive, run_directory
+from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
+from onepolicy.recipes.textual import Exam, Problems
+from onepolicy.run.config import to_json
+from onepolicy.run.progress import progress
+from onepolicy.run.report import Report
+from onepolicy.run.run import Run
+from onepolicy.tasks.base import TaskSet, as_reward
+from onepolicy.types import Episode, Metrics, Sampling, Task
+
+RECIPE = "grpo"
+SAMPLES_KEPT = 8
+"""Completions written to samples.jsonl each step."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Reinforcement learning of a language model with verifiable rewards, by GRPO or a kin of it."""
+
+    model: str = "tiny-0.2m"
+    """Tiny preset (made on the spot), directory of a Hugging Face model, or hub id."""
+    lora_rank: int = 0
+    """Rank of LoRA adapters, 0 trains all weights."""
+    tasks: str = "arithmetic"
+    """Task set: arithmetic, countdown, gsm8k, gsm8k-steps."""
+    level: int = 4
+    """Difficulty of a task set that makes its own problems."""
+    data: str = ""
+    """Training file of a task set that reads one."""
+    eval_data: str = ""
+    """Held-out file of a task set that reads one."""
+    reward: str = ""
+    """Own reward function as module:function, f(prompts, completions, **columns); empty for the task's verifier."""
+    convention: str = "dapo"
+    """Whose choices of advantage, ratio, surrogate, reduction and KL (onepolicy conventions)."""
+    steps: int = 200
+    """Rollouts; each is followed by update.epochs * update.minibatches optimizer steps."""
+    prompts: int = 64
+    """Prompts a rollout."""
+    group_size: int = 8
+    """Completions a prompt."""
+    max_tokens: int = 48
+    """Longest completion, tokens."""
+    temperature: float = 1.0
+    """Of sampling and of the trained log-probabilities alike."""
+    lr: float = 1e-4
+    """Peak learning rate."""
+    eval_every: int = 20
+    """Rollouts between held-out exams, 0 only before and after."""
+    save_every: int = 50
+    """Rollouts between checkpoints, 0 only at the end."""
+    seed: int = 0
+    """Seed of everything random."""
+    out: str = ""
+    """Run directory; empty for the next free runs/grpo-N."""
+    tiny: Tiny = field(default_factory=Tiny)
+    warm: WarmStart = field(default_factory=WarmStart)
+    problems: ProblemOptions = field(default_factory=ProblemOptions)
+    update: Update = field(default_factory=Update)
+    exam: ExamOptions = field(default_factory=ExamOptions)
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "prompts", "group_size", "max_tokens")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature is {self.temperature}; exploration needs it above 0. Use 1.0.")
+        credit_of(self)
+
+
+def credit_of(config: Config) -> grpo.Credit:
+    """How scores become advantages under the configuration's convention."""
+    chosen = convention(config.convention)
+    return grpo.Credit(
+        group_size=config.group_size,
+        center=chosen.center,
+        scale=chosen.scale,
+        eps=chosen.eps,
+        zero_variance=config.update.zero_variance,
+        truncated=config.update.truncated,
+    )
+
+
+def make_learner(config: Config, policy: Any, dump_dir: Path) -> PolicyLearner:
+    """The learner with the convention's loss and reduction."""
+    chosen = convention(config.convention)
+    loss = policy_loss_of(chosen)
+    if config.update.kl_coef is not None:
+        loss = replace(loss, kl_coef=config.update.kl_coef)
+    total = config.steps * config.update.epochs * config.update.minibatches
+    return PolicyLearner(
+        policy,
+        loss,
+        optim=OptimConfig(
+            lr=config.lr,
+            warmup_steps=config.update.warmup_steps,
+            schedule=config.update.schedule,
+            total_steps=0 if config.update.schedule == "constant" else max(total, config.update.warmup_steps + 1),
+            max_grad_norm=config.update.max_grad_norm,
+            precision=config.machine.precision,
+        ),
+        reduction=chosen.reduction,
+        length=config.max_tokens if chosen.reduction == "fixed_length" else None,
+        micro_tokens=config.machine.micro_tokens,
+        dump_dir=dump_dir,
+    )
+
+
+def scorer_of(path: str) -> Scorer:
+    """The scorer of `module:function`, or each task's own verifier when empty.
+
+    Raises: ConfigError when it cannot be imported.
+    """
+    if not path:
+        return verify_each
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"reward {path!r} cannot be imported ({error}); give it as module:function.") from error
+    reward = as_reward(function)
+
+    def score(pairs: Sequence[tuple[Task, str]]) -> list[Any]:
+        return reward.batch([task for task, _ in pairs], [text for _, text in pairs])
+
+    return score
+
+
+def warm_model(config: Config, directory: Path) -> str:
+    """The model to start from: the one named, or the result of the warm start, trained now if it is not there yet."""
+    if not config.warm.steps:
+        return config.model
+    out = directory / "warm"
+    if not (out / "model" / "config.json").is_file():
+        sft_recipe.main(
+            sft_recipe.Config(
+                model=config.model,
+                tasks=config.tasks,
+                level=config.level,
+                data=config.data,
+                eval_data=config.eval_data,
+                demonstrations=config.warm.demonstrations,
+                steps=config.warm.steps,
+                batch_size=config.warm.batch_size,
+                lr=config.warm.lr,
+                max_tokens=config.max_tokens,
+                seed=config.seed,
+                out=str(out),
+                tiny=config.tiny,
+                problems=config.problems,
+                exam=config.exam,
+                machine=config.machine,
+            ),
+            resume=out if (out / "config.json").is_file() else None,
+        )
+    return str(out / "model")
+
+
+def main(config: Config, resume: Path | None = None) -> Report:
+    """Run (or, given a run directory, continue) reinforcement learning with verifiable rewards."""
+    torch.set_num_threads(config.machine.threads)
+    if resume:
+        run = Run.open(resume)
+    else:
+        run = Run.create(run_directory(config.out, RECIPE), recipe=RECIPE, config=to_json(config))
+    problems = Problems.of(config)
+    train, held_out = problems.train(), problems.held_out()
+    with run:
+        language = open_language(
+            warm_model(config, run.directory),
+            tiny=config.tiny,
+            tasks=held_out,
+            seed=config.seed,
+            lora_rank=config.lora_rank,
+            temperature=config.temperature,
+            device=config.machine.device,
+        )
+        return train_on(config, run, language, train.tasks, held_out)
+
+
+def train_on(config: Config, run: Run, language: Language, tasks: Sequence[Task], held_out: TaskSet) -> Report:
+    """The training proper, on tasks already loaded."""
+    learner = make_learner(config, language.policy, run.directory / "bad")
+    generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
+    prompts = PromptStream(tasks, batch_size=config.prompts, seed=config.seed)
+    reference = reference_of(language, learner)
+    exam = Exam(run, held_out, language, generator, config.max_tokens, config.seed, config.exam.k)
+    parts = {**language.parts(), "learner": learner, "prompts": prompts}
+    start = run.resume(**parts)
+    generator.load(language.state(), start)
+    if start == 0:
+        run.log(0, exam.sit(0, final=True))
+    actor = Actor(
+        generator=generator,
+        render=language.render,
+        decode=language.decode,
+        sampling=Sampling(config.max_tokens, config.temperature),
+        seed=config.seed,
+        context=language.context,
+        score=scorer_of(config.reward),
+    )
+    with progress(config.steps, "grpo", done=start) as bar:
+        loop = Loop(
+            run=run,
+            bar=bar,
+            steps=config.steps,
+            eval_every=config.eval_every,
+            save_every=config.save_every,
+            evaluate=lambda step: exam.sit(step, final=step == config.steps),
+            parts=parts,
+            shown={"rollout/score": "score", "eval/accuracy": "held-out"},
+        )
+        grpo.fit(
+            learner,
+            prompts,
+            act=make_act(run, actor, config.group_size),
+            reference=reference,
+            publish=lambda version: publish(language.state(), generator, version),
+            credit=credit_of(config),
+            epochs=config.update.epochs,
+            parts=config.update.minibatches,
+            pad_id=language.pad_id,
+            seed=config.seed,
+            start=start,
+            steps=config.steps,
+            after_step=loop.after_step,
+        )
+    loop.stop_if_interrupted()
+    return exam.report(config.steps, language, loop.last)
+
+
+def reference_of(language: Language, learner: PolicyLearner) -> Callable[[PolicyBatch], Tensor] | None:
+    """Log-probabilities under the starting policy, frozen; None when the loss has no KL term."""
+    if not learner.loss.kl_coef:
+        return None
+    frozen = language.frozen_policy()
+    return lambda batch: evaluate_in_parts(frozen, batch, learner.micro_tokens).logp
+
+
+def make_act(run: Run, actor: Actor, group_size: int) -> Callable[[Sequence[Task], int], tuple[list[Episode], Metrics]]:
+    """A rollout that also writes some of its samples and says why completions could not be judged."""
+
+    def act(tasks: Sequence[Task], step: int) -> tuple[list[Episode], Metrics]:
+        episodes = actor.play(tasks, group_size, step)
+        causes = invalid_causes(episodes)
+        for cause, count in causes.most_common(3):
+            run.say(f"step {step + 1}: {count} completions could not be judged: {cause}")
+        run.sample(
+            step + 1,
+            [
+                {
+                    "task": e.task_id,
+                    "prompt": tasks[e.group].messages[-1].content,
+                    "gold": tasks[e.group].answer,
+                    "text": e.text,
+                    "score": e.score.value,
+                    "parts": dict(e.score.parts),
+                    "error": e.score.error,
+                    "truncated": e.truncated,
+                }
+                for e in episodes[:SAMPLES_KEPT]
+            ],
+        )
+        return episodes, rollout_metrics(episodes, actor.generator.version)
+
+    return act
+
+
+PRESETS: dict[str, Config] = {
+    "arithmetic": Config(
+        warm=WarmStart(steps=400), update=Update(zero_variance="drop"), problems=ProblemOptions(style="totals")
+    ),
+}

@@ -1,0 +1,156 @@
+"""The set-up the language recipes share: model, tokenizer, rendering, the engine, and their place in a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onepolicy.acting.engine import Engine
+from onepolicy.data.chat_template import check_stable, render
+from onepolicy.data.tokenizer import char_tokenizer, check_vocabulary, end_tokens, load_tokenizer
+from onepolicy.nn.language import TINY, add_lora, build_model, load_model, merged_state, plain_copy, save_model
+from onepolicy.nn.token_policy import TokenPolicy
+from onepolicy.recipes.options import Tiny
+from onepolicy.tasks.base import TaskSet
+from onepolicy.types import Task
+
+PRINTABLE = "".join(map(chr, range(32, 127))) + "\n"
+"""Characters of a tiny preset on open text."""
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language model ready to act and to learn.
+
+    model: what is trained (a peft model when LoRA is on). policy: its TokenPolicy. lora: whether only adapters train.
+    """
+
+    model: Any
+    tokenizer: Any
+    policy: TokenPolicy
+    lora: bool
+
+    @property
+    def context(self) -> int:
+        """Longest sequence the model takes, tokens."""
+        return self.policy.context
+
+    @property
+    def pad_id(self) -> int:
+        """Token id that fills a batch; never attended to."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Token ids that end a completion: the tokenizer's end token and those of the model's generation settings."""
+        return end_tokens(self.tokenizer, self.model.generation_config)
+
+    def render(self, task: Task) -> list[int]:
+        """The task's prompt as token ids."""
+        return render(self.tokenizer, task.messages)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of completion tokens, tags kept, without the stop token."""
+        end = len(tokens) - 1 if tokens and tokens[-1] in self.stop_ids else len(tokens)
+        return str(self.tokenizer.decode(list(tokens[:end]), skip_special_tokens=False))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The weights a generator needs, LoRA merged, named as in the plain model."""
+        return merged_state(self.model)
+
+    def engine(self, *, slots: int, cache_tokens: int | None) -> Engine:
+        """A generator over the same weights; with LoRA over a plain copy, which `state` keeps up to date."""
+        plain = plain_copy(self.model) if self.lora else self.model
+        engine = Engine(plain, eos_token_ids=self.stop_ids, decode=self.decode, slots=slots, cache_tokens=cache_tokens)
+        engine.load(self.state(), 0)
+        return engine
+
+    def frozen_policy(self) -> TokenPolicy:
+        """A copy of the policy as it is now that takes no gradient: the reference of a KL term."""
+        policy = copy.deepcopy(self.policy)
+        policy.requires_grad_(False)
+        return policy
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds of the model: a Hugging Face directory, and the adapters' own tensors with LoRA."""
+        return (
+            {"model": HuggingFace(self), "adapter": Trainable(self.model)}
+            if self.lora
+            else {"model": HuggingFace(self)}
+        )
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """The model as a directory that transformers and vLLM open as it is, LoRA merged."""
+
+    language: Language
+
+    def save_to(self, directory: Path) -> None:
+        """Write model and tokenizer."""
+        save_model(self.language.model, self.language.tokenizer, directory)
+
+    def load_from(self, directory: Path) -> None:
+        """Read the weights back, to the bit; adapters are read by `Trainable`, so that with LoRA nothing is to do."""
+        if not self.language.lora:
+            self.language.model.load_state_dict(load_model(directory).state_dict())
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """The tensors of a model that train."""
+
+    model: Any
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Trained tensors by name."""
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """The inverse of state_dict."""
+        for name, p in self.model.named_parameters():
+            if p.requires_grad:
+                p.copy_(state[name])
+
+
+def open_language(
+    model: str,
+    *,
+    tiny: Tiny,
+    tasks: TaskSet,
+    seed: int,
+    lora_rank: int = 0,
+    temperature: float = 1.0,
+    device: str = "cpu",
+) -> Language:
+    """The model `model`: a tiny preset's name (made on the spot over the tasks' characters), a directory, or a hub id.
+
+    Raises: ModelError when model or tokenizer cannot be used; DataError when the chat template is not stable.
+    """
+    if model in TINY:
+        tokenizer: Any = char_tokenizer(tasks.characters or PRINTABLE)
+        network = build_model(
+            model,
+            len(tokenizer),
+            context=tiny.context,
+            arch=tiny.arch,
+            seed=seed,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    else:
+        network = load_model(model)
+        tokenizer = load_tokenizer(model)
+        check_vocabulary(tokenizer, network.get_input_embeddings().weight.shape[0])
+    first = tasks.tasks[0]
+    check_stable(tokenizer, 1, question=first.messages[-1].content, answers=(tasks.form.write("", first.answer),))
+    network.to(device)
+    if lora_rank:
+        network = add_lora(network, lora_rank)
+    return Language(network, tokenizer, TokenPolicy(network, temperature=temperature), bool(lora_rank))

@@ -1,0 +1,72 @@
+"""What every recipe does after a step: log, evaluate, save, stop when asked to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onepolicy.errors import ConfigError
+from onepolicy.run.config import EXIT_INTERRUPTED
+from onepolicy.run.run import Run
+from onepolicy.types import Metrics
+
+
+def run_directory(out: str, recipe: str) -> Path:
+    """The directory a run goes to: `out`, or the first free runs/<recipe>-<n>."""
+    if out:
+        return Path(out)
+    n = 1
+    while (path := Path("runs") / f"{recipe}-{n}").exists():
+        n += 1
+    return path
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """Raises ConfigError for the first of the fields that is not at least 1."""
+    for name in names:
+        value = getattr(config, name)
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it counts something and is at least 1. Set {name} >= 1.")
+
+
+@dataclass
+class Loop:
+    """The bookkeeping around a training loop; its `after_step` is what `fit()` calls.
+
+    evaluate: measured at multiples of eval_every and after the last step; its metrics join the step's.
+    parts: what a checkpoint holds. shown: metric -> short name, on the progress bar. started: of the session.
+    """
+
+    run: Run
+    bar: Any
+    steps: int
+    eval_every: int
+    save_every: int
+    evaluate: Callable[[int], Metrics]
+    parts: Mapping[str, Any]
+    shown: Mapping[str, str]
+    last: Metrics = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def after_step(self, step: int, metrics: Metrics) -> bool:
+        """Record the finished 1-based step; True when training must stop here."""
+        done = step >= self.steps
+        seconds = time.perf_counter() - self.started
+        if (self.eval_every and step % self.eval_every == 0) or done:
+            metrics |= self.evaluate(step)
+        self.run.log(step, metrics, {"time/step_seconds": seconds})
+        self.last |= metrics
+        self.bar.advance(1, **{short: metrics[name] for name, short in self.shown.items() if name in metrics})
+        if done or self.run.interrupted or (self.save_every and step % self.save_every == 0):
+            self.run.save(step, **self.parts)
+        self.started = time.perf_counter()
+        return self.run.interrupted and not done
+
+    def stop_if_interrupted(self) -> None:
+        """Leave with the distinct exit code when a signal ended training early; the checkpoint is already saved."""
+        if self.run.interrupted:
+            print(f"Interrupted and saved. Continue with: onepolicy resume {self.run.directory}")
+            raise SystemExit(EXIT_INTERRUPTED)

@@ -1,0 +1,100 @@
+"""Groups of settings the language recipes share; on the command line `--exam.size 512`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from onepolicy.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Shape of a tiny preset made on the spot; real models ignore it."""
+
+    arch: Literal["qwen3", "llama", "gpt2"] = "qwen3"
+    """Architecture."""
+    context: int = 128
+    """Longest sequence, prompt and completion together, tokens."""
+
+
+@dataclass(frozen=True)
+class ProblemOptions:
+    """Which problems are made or kept."""
+
+    train_size: int = 20_000
+    """Problems a procedural task set makes for training."""
+    style: str = ""
+    """How demonstrations work a problem out; empty for the task set's own default."""
+    max_length: int = 0
+    """Longest problem kept by gsm8k_steps, characters; 0 for its default."""
+    bad_rows: Literal["stop", "drop"] = "stop"
+    """What a broken row of a data file does: stop with its number and reason, or drop it and count."""
+
+
+@dataclass(frozen=True)
+class ExamOptions:
+    """The held-out exam."""
+
+    size: int = 512
+    """Problems."""
+    k: int = 0
+    """Sampled completions per problem at the first and last sitting, for avg@k, pass@k and maj@k; 0 is greedy only."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How the work is laid out on the machine; results do not depend on it beyond rounding."""
+
+    threads: int = 2
+    """CPU threads of torch."""
+    device: str = "cpu"
+    """Where the model lives: cpu, cuda, cuda:1, mps."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Width of the policy's matrix work."""
+    micro_tokens: int = 32_768
+    """Padded tokens in memory at once when training."""
+    slots: int = 256
+    """Sequences generated at once."""
+    cache_tokens: int = 0
+    """Bound on the generator's cached positions; 0 for as many as the slots need."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.micro_tokens < 1 or self.slots < 1 or self.cache_tokens < 0:
+            raise ConfigError(f"{self}: threads, micro_tokens and slots are at least 1, cache_tokens at least 0.")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Supervised fine-tuning on the task set's demonstrations before reinforcement learning; steps 0 for none."""
+
+    steps: int = 0
+    """Optimizer steps."""
+    demonstrations: int = 2000
+    """Worked solutions."""
+    batch_size: int = 64
+    """Sequences a step."""
+    lr: float = 2e-3
+    """Peak learning rate."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """How a rollout becomes optimizer steps."""
+
+    epochs: int = 1
+    """Passes over a rollout."""
+    minibatches: int = 1
+    """Optimizer steps per pass."""
+    warmup_steps: int = 10
+    """Optimizer steps over which the learning rate rises."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Decay of the learning rate after the warm-up."""
+    max_grad_norm: float = 1.0
+    """Global bound on the gradient's 2-norm, 0 for none."""
+    kl_coef: float | None = None
+    """Coefficient of the KL to the starting policy; None for the convention's."""
+    zero_variance: Literal["keep", "drop"] = "keep"
+    """Groups whose scores are all equal: kept in the mean, or left out of the step."""
+    truncated: Literal["keep", "mask"] = "keep"
+    """Cut-off completions: trained on, or taken out of the loss."""
