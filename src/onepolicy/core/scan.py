@@ -1,8 +1,8 @@
 """The one recurrence behind returns, GAE, V-trace and TD(lambda): y_t = a_t + b_t * y_{t+1}.
 
-Three ways to compute it, same results: a compiled loop over time on CPU when no gradient is needed, a plain loop
-for short sequences, and log-step doubling where each operation is a kernel launch or a node of the autograd graph.
-What to put into a and b is in returns.py.
+Two families of the same results. On a CPU without gradient: a loop over time, in numpy for short sequences and
+compiled by numba for long ones. With gradient or on a GPU, where each operation is a node of the graph or a kernel
+launch: a plain loop for the shortest, log-step doubling beyond. What to put into a and b is in returns.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from onepolicy.errors import DataError
 
 SHORT = 8
 """Steps up to which a plain loop over time beats log-step doubling (both run as torch operations)."""
+COMPILED_FROM = 128
+"""Steps from which the compiled loop is used: below, it saves less than a millisecond a call and is not worth the
+second that loading the compiler takes, once per process."""
 
 
 def reverse_scan(a: Tensor, b: Tensor, init: Tensor | float = 0.0) -> Tensor:
@@ -44,7 +47,7 @@ def reverse_scan(a: Tensor, b: Tensor, init: Tensor | float = 0.0) -> Tensor:
         start = start.expand(a.shape[:-1])
     grad = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad or start.requires_grad)
     if not grad and a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64):
-        return _compiled_scan(a, b.to(a.dtype), start.to(a.dtype))
+        return _array_scan(a, b.to(a.dtype), start.to(a.dtype))
     return _loop_scan(a, b, start) if a.shape[-1] <= SHORT else _doubling_scan(a, b, start)
 
 
@@ -70,13 +73,21 @@ def _doubling_scan(a: Tensor, b: Tensor, init: Tensor) -> Tensor:
     return a
 
 
-def _compiled_scan(a: Tensor, b: Tensor, init: Tensor) -> Tensor:
-    """One pass over memory by the numba kernel; inputs are detached, made contiguous and left unchanged."""
+def _array_scan(a: Tensor, b: Tensor, init: Tensor) -> Tensor:
+    """The loop over time on numpy views; inputs are detached, made contiguous and left unchanged."""
     steps = a.shape[-1]
     y = torch.empty(a.shape, dtype=a.dtype)
     rows = [x.detach().contiguous().view(-1, steps).numpy() for x in (a, b, y)]
-    _kernel()(rows[0], rows[1], init.detach().contiguous().view(-1).numpy(), rows[2])
+    scan = _scan_columns if steps < COMPILED_FROM else _compiled_scan()
+    scan(rows[0], rows[1], init.detach().contiguous().view(-1).numpy(), rows[2])
     return y
+
+
+def _scan_columns(a: np.ndarray, b: np.ndarray, init: np.ndarray, y: np.ndarray) -> None:
+    following = init
+    for t in range(a.shape[1] - 1, -1, -1):
+        following = a[:, t] + b[:, t] * following
+        y[:, t] = following
 
 
 def _scan_rows(a: np.ndarray, b: np.ndarray, init: np.ndarray, y: np.ndarray) -> None:
@@ -88,8 +99,8 @@ def _scan_rows(a: np.ndarray, b: np.ndarray, init: np.ndarray, y: np.ndarray) ->
 
 
 @cache
-def _kernel() -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
-    """The compiled `_scan_rows`. numba is imported on first use; its machine code is kept on disk beside this file,
+def _compiled_scan() -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
+    """`_scan_rows` as machine code. numba is imported on first use; the code is kept on disk beside this file,
     or in the user's cache directory, or, where neither can be written, only in memory."""
     import numba
 

@@ -36,7 +36,9 @@ def explained_variance(value: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """
     check.same_shape(value=value, target=target, mask=mask)
     target = target[mask].double()
-    residual = target - value[mask].double()
-    varies = (target != target[:1]).any()
-    share = 1.0 - residual.var(correction=0) / target.var(correction=0)
-    return torch.where(varies, share, torch.nan).to(value.dtype)
+    share = 1.0 - _variance(target - value[mask].double()) / _variance(target)
+    return torch.where((target != target[:1]).any(), share, torch.nan).to(value.dtype)
+
+
+def _variance(x: Tensor) -> Tensor:
+    return (x - x.mean()).square().mean()
