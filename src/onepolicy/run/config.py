@@ -256,27 +256,30 @@ def _take_preset(argv: Sequence[str]) -> tuple[list[str], str | None]:
     return rest, name
 
 
-def _flags(cls: type, config: Any, prefix: str = "") -> Iterator[str]:
-    """The command line's names for the fields of a configuration, with dashes."""
+def _flags(cls: type, config: Any, prefix: str = "") -> Iterator[tuple[str, str | None]]:
+    """The command line's names for the fields of a configuration, with dashes, and their negations for booleans."""
     hints = get_type_hints(cls)
     for f in fields(cls):
-        name = prefix + f.name.replace("_", "-")
+        name = f.name.replace("_", "-")
         value = getattr(config, f.name)
         if is_dataclass(value):
-            yield from _flags(type(value), value, f"{name}.")  # type: ignore[arg-type]
-            continue
-        yield f"--{name}"
-        if hints[f.name] is bool:
-            yield f"--{prefix}no-{f.name.replace('_', '-')}"
+            yield from _flags(type(value), value, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            yield f"--{prefix}{name}", f"--{prefix}no-{name}" if hints[f.name] is bool else None
 
 
 def _check_flags(cls: type, config: Any, argv: Sequence[str]) -> None:
-    """Raises ConfigError for a flag that is no field, offering the nearest."""
-    known = ["--help", "--preset", *_flags(cls, config)]
-    for word in argv:
-        flag = word.partition("=")[0].replace("_", "-")
+    """Raises ConfigError for a flag that is no field, offering the nearest, and for a boolean flag with a value."""
+    negations = dict(_flags(cls, config))
+    known = ["--help", "--preset", *negations, *filter(None, negations.values())]
+    for word, following in zip(argv, [*argv[1:], ""]):
+        name, given, _ = word.partition("=")
+        flag = name.replace("_", "-")
         if flag.startswith("--") and flag not in known:
-            raise ConfigError(f"{word.partition('=')[0]} is not an option of {_title(cls)}. {nearest(flag, known)}")
+            raise ConfigError(f"{name} is not an option of {_title(cls)}. {nearest(flag, known)}")
+        negation = negations.get(flag)
+        if negation is not None and (given or following.lower() in ("true", "false")):
+            raise ConfigError(f"{flag} is a switch and takes no value. Write {flag} or {negation}.")
 
 
 def _first_words(said: str, cls: type) -> str:

@@ -30,7 +30,7 @@ def new_header(
         "tracker": tracker,
         "keep_checkpoints": keep_checkpoints,
         "git": git_revision(),
-        "versions": versions(),
+        "versions": dict(versions()),
     }
 
 

@@ -13,12 +13,12 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, ClassVar, Literal, final
 
 import onepolicy
@@ -71,7 +71,8 @@ def alive(status: Status) -> bool | None:
     return _birth(status.pid) == status.birth
 
 
-def versions() -> dict[str, str | None]:
+@cache
+def versions() -> Mapping[str, str | None]:
     """The versions of Python, onepolicy and the packages that numbers depend on; None for an absent package."""
     found: dict[str, str | None] = {"python": platform.python_version(), "onepolicy": onepolicy.__version__}
     for name in PACKAGES:
@@ -79,7 +80,7 @@ def versions() -> dict[str, str | None]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = None
-    return found
+    return MappingProxyType(found)
 
 
 @cache

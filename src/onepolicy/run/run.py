@@ -188,7 +188,7 @@ class Run:
             )
         synced = [journal.flush(sync=True) for journal in self._journals]
         facts = {"step": step, "recipe": self.recipe, "config": self.config, "data": self._header["data"]}
-        facts |= {"config_hash": self._header["config_hash"], "git": git_revision(), "versions": versions()}
+        facts |= {"config_hash": self._header["config_hash"], "git": git_revision(), "versions": dict(versions())}
         path = write_checkpoint(self.checkpoints, step, parts, facts) if all(synced) else None
         if path is None:
             self.say(f"No checkpoint at step {step}: the disk of {self.directory} is full. The last one is intact.")
