@@ -58,6 +58,7 @@ class _Lines:
         self._begun, self._done, self._shown = done, done, ""
         self._started = time.monotonic()
         self._spoke: float | None = None
+        self._said = -1
 
     def advance(self, n: int = 1, **shown: float) -> None:
         self._done += n
@@ -68,11 +69,11 @@ class _Lines:
 
     def close(self) -> None:
         now = time.monotonic()
-        if now - self._started >= SHOW_AFTER:
+        if now - self._started >= SHOW_AFTER and self._said != self._done:
             self._speak(now)
 
     def _speak(self, now: float) -> None:
-        self._spoke = now
+        self._spoke, self._said = now, self._done
         seconds = now - self._started
         words = f"{self._description}: {self._done}/{self._total}, {seconds:.0f} s"
         if self._begun < self._done < self._total:
@@ -119,7 +120,7 @@ class _Live:
 
     def _show(self) -> None:
         with _Live._lock:
-            if self._timer.finished.is_set() and self._task is not None:
+            if self._timer.finished.is_set():
                 return
             if _Live._display is None:
                 columns = (
