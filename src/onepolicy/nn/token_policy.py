@@ -8,17 +8,21 @@ action go through the vocabulary projection. Not here: sampling completions (act
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from onepolicy.batch import Evaluation, TokenInputs
-from onepolicy.errors import ConfigError, DataError
+from onepolicy.errors import ConfigError, DataError, nearest
+from onepolicy.nn.ragged import forward_packed, pack, require_packable
 
 logger = logging.getLogger(__name__)
+
+Layout = Literal["padded", "packed"]
 
 
 class Compact(NamedTuple):
@@ -51,9 +55,12 @@ class TokenPolicy(nn.Module):
     """A causal language model that says how probable the tokens it wrote are.
 
     model: any Hugging Face causal model, LoRA or not. temperature: logits are divided by it, as in sampling, so the
-    two agree. entropy_grad: whether the entropy carries a gradient (only an entropy bonus needs it). head_budget:
-    logits held at once, in elements; above it the projection runs in chunks that are recomputed in the backward pass.
-    Dropout is always off, whatever train() says: a policy's probability must not depend on a mask drawn at random.
+    two agree. entropy_grad: whether the entropy carries a gradient (only an entropy bonus needs it). layout: "padded"
+    runs rows as a rectangle; "packed" runs all real tokens as one row, a prompt that several rows share once: the same
+    numbers, faster when lengths differ or groups share prompts, for models that keep to transformers' attention
+    interface. head_budget: logits held at once, in elements; above it the projection runs in chunks that are
+    recomputed in the backward pass. Dropout is always off, whatever train() says: a policy's probability must not
+    depend on a mask drawn at random.
     """
 
     def __init__(
@@ -62,16 +69,24 @@ class TokenPolicy(nn.Module):
         temperature: float = 1.0,
         entropy_grad: bool = False,
         *,
+        layout: Layout = "padded",
         head_budget: int = 1 << 26,
     ) -> None:
         super().__init__()
         if not temperature > 0:
             raise ConfigError(f"temperature is {temperature}; log-probabilities need it above 0. Use 1.0 for training.")
+        if layout not in get_args(Layout):
+            raise ConfigError(f"unknown layout {layout!r}. {nearest(layout, get_args(Layout))}")
         self.model = model
         self.temperature = temperature
         self.entropy_grad = entropy_grad
+        self.layout = layout
         self.head_budget = head_budget
-        self._direct: bool | None = None
+        self.head_is_plain = head_is_plain(model)
+        if not self.head_is_plain:
+            logger.info("%s changes its logits after the vocabulary projection: using full logits", type(model))
+        if layout == "packed":
+            require_packable(model)
         self.train(False)
 
     @property
@@ -95,8 +110,7 @@ class TokenPolicy(nn.Module):
         row, column = inputs.is_action.nonzero(as_tuple=True)
         before = rank[row, column] - 1
         self._check(inputs, tokens.shape[1], before)
-        hidden = self._hidden(tokens)[row, before]
-        logp, entropy = self._score(hidden, action[row, column])
+        logp, entropy = self._score(self._states(tokens, row, before), action[row, column])
         place = row * inputs.tokens.shape[1] + column
         return Evaluation(logp=_spread(logp, place, inputs.tokens), entropy=_spread(entropy, place, inputs.tokens))
 
@@ -108,7 +122,7 @@ class TokenPolicy(nn.Module):
         if bool((last < 0).any()):
             raise DataError("a row has no real token; sampling needs a prompt of at least one token in every row.")
         row = torch.arange(len(tokens), device=tokens.device)
-        logits = self._logits(self._hidden(tokens)[row, last])
+        logits = self._logits(self._states(tokens, row, last))
         action = torch.multinomial(logits.softmax(-1), 1, generator=rng).squeeze(-1)
         logp, entropy = _of_logits(logits, action, False)
         return action, Evaluation(logp=logp, entropy=entropy)
@@ -127,36 +141,42 @@ class TokenPolicy(nn.Module):
                 "Give every episode a prompt of at least one token."
             )
 
-    def _hidden(self, tokens: Tensor) -> Tensor:
-        """The last layer's states [B, L, D] (or full logits [B, L, V] where the head cannot be taken apart)."""
-        if self._direct is None:
-            self._direct = head_is_plain(self.model)
-            if not self._direct:
-                logger.info("the model changes its logits after the vocabulary projection: using full logits")
-        if self._direct:
-            return self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-        return self.model(input_ids=tokens, use_cache=False).logits
+    def _states(self, tokens: Tensor, row: Tensor, at: Tensor) -> Tensor:
+        """The last layer's states [N, D] at places `at` of rows `row` (logits [N, V] if the head is not plain).
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+        Tokens behind the last place of a row are not computed.
+        """
+        part = self.model.base_model if self.head_is_plain else self.model
+        field = "last_hidden_state" if self.head_is_plain else "logits"
+        if self.layout == "packed" and len(row):
+            length = at.new_zeros(len(tokens)).scatter_reduce(0, row, at + 1, "amax")
+            shared = length.scatter_reduce(0, row, at + 1, "amin")
+            packed = pack(tokens, length, shared)
+            return embedding(packed.place[row, at], forward_packed(part, packed)[field][0])
+        tokens = tokens[:, : int(at.max()) + 1 if len(row) else 1]
+        states = part(input_ids=tokens, use_cache=False)[field]
+        return embedding(row * tokens.shape[1] + at, states.flatten(0, 1))
+
+    def _logits(self, states: Tensor) -> Tensor:
         """Tempered logits [N, V] of the states [N, D], in float32 or wider."""
-        logits = self.model.get_output_embeddings()(hidden) if self._direct else hidden
+        logits = self.model.get_output_embeddings()(states) if self.head_is_plain else states
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
         return logits if self.temperature == 1.0 else logits / self.temperature
 
-    def _score(self, hidden: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def _score(self, states: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Log-prob and entropy [N] of the actions, in chunks of at most head_budget logits."""
         rows = max(1, self.head_budget // int(self.model.config.vocab_size))
-        if len(hidden) <= rows or not self._direct:
-            return self._part(hidden, action)
+        if len(states) <= rows or not self.head_is_plain:
+            return self._part(states, action)
         parts = [
-            checkpoint(self._part, h, a, use_reentrant=False) if torch.is_grad_enabled() else self._part(h, a)
-            for h, a in zip(hidden.split(rows), action.split(rows))
+            checkpoint(self._part, s, a, use_reentrant=False) if torch.is_grad_enabled() else self._part(s, a)
+            for s, a in zip(states.split(rows), action.split(rows))
         ]
         logp, entropy = zip(*parts)
         return torch.cat(logp), torch.cat(entropy)
 
-    def _part(self, hidden: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        return _of_logits(self._logits(hidden), action, self.entropy_grad)
+    def _part(self, states: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        return _of_logits(self._logits(states), action, self.entropy_grad)
 
 
 def _of_logits(logits: Tensor, action: Tensor, entropy_grad: bool) -> tuple[Tensor, Tensor]:
@@ -204,4 +224,4 @@ def head_is_plain(model: PreTrainedModel) -> bool:
             states = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     finally:
         handle.remove()
-    return len(seen) == 1 and torch.equal(logits, planted[0]) and torch.allclose(seen[0], states)
+    return len(seen) == 1 and torch.equal(logits.to(planted[0].dtype), planted[0]) and torch.allclose(seen[0], states)
