@@ -8,9 +8,8 @@ are written only for the train split. Division is left out: answers are integers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 
 import numpy as np
 
@@ -18,15 +17,13 @@ from onepolicy.errors import ConfigError, nearest
 from onepolicy.run.seeding import derive_rng
 from onepolicy.tasks.base import TaskSet, conversation
 from onepolicy.tasks.expressions import evaluate, parse, read_integer, reductions
+from onepolicy.tasks.procedural import draw, named_levels, shares
 from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, TAGGED, AnswerVerifier, RewardWeights
 from onepolicy.tasks.worked import STYLES
 from onepolicy.types import Task
 
 CHARACTERS = "0123456789+-*()=:; "
 """Every character of a prompt or demonstration outside the four tags."""
-
-HELD_OUT_SHARE = 8
-"""One problem in this many is held out."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +86,13 @@ def load(
     """
     if style not in STYLES:
         raise ConfigError(f"Unknown style {style!r} of arithmetic. {nearest(style, STYLES)}")
-    chosen = _levels(level)
+    chosen = named_levels(level, LEVELS, "arithmetic")
     seen: set[str] = set()
     tasks: list[Task] = []
     verifier = AnswerVerifier(judge, TAGGED, weights)
-    for i, (name, one) in enumerate(chosen):
-        count = n // len(chosen) + (i < n % len(chosen))
-        for expression in _draw(one, count, seed, split, seen):
+    for (name, one), count in zip(chosen, shares(n, len(chosen)), strict=True):
+        rng = derive_rng(seed, "arithmetic", split, str(one))
+        for expression in draw(partial(_make, one, rng), count, split, seen, str(one)):
             answer = str(evaluate(parse(expression)))
             meta = {"level": name, "terms": one.terms, "expression": expression}
             task_id = f"arithmetic/{expression}"
@@ -121,39 +118,11 @@ def demonstrate(task: Task, style: str = "steps") -> str:
     return TAGGED.write(STYLES[style](task.meta["expression"]), task.answer)
 
 
-def is_held_out(expression: str) -> bool:
-    """Whether a problem belongs to the test split: decided by a hash of its text, on every machine alike."""
-    return blake2b(expression.encode(), digest_size=4).digest()[0] % HELD_OUT_SHARE == 0
-
-
-def _levels(level: int | Sequence[int] | ArithmeticLevel) -> list[tuple[int, ArithmeticLevel]]:
-    """(name, level) pairs; a level of one's own has the name 0."""
-    if isinstance(level, ArithmeticLevel):
-        return [(next((name for name, known in LEVELS.items() if known == level), 0), level)]
-    names = [level] if isinstance(level, int) else list(level)
-    unknown = [name for name in names if name not in LEVELS]
-    if unknown or not names:
-        raise ConfigError(f"Unknown arithmetic level {unknown or names}; levels are 1 to {max(LEVELS)}.")
-    return [(name, LEVELS[name]) for name in names]
-
-
-def _draw(level: ArithmeticLevel, count: int, seed: int, split: str, seen: set[str]) -> list[str]:
-    """`count` expressions of the split not in `seen` (to which they are added)."""
-    parts = [getattr(level, field.name) for field in fields(level)]
-    rng = derive_rng(seed, "arithmetic", split, *(str(part) for part in parts))
-    found: list[str] = []
-    for _ in range(200 * count + 20_000):
-        if len(found) == count:
-            return found
-        expression = _expression(level, rng)
-        if expression in seen or is_held_out(expression) != (split == "test") or not _is_bounded(expression, level):
-            continue
-        seen.add(expression)
-        found.append(expression)
-    raise ConfigError(
-        f"{level} gave only {len(found)} different problems for the {split} split; {count} were asked. "
-        "Ask for fewer, or take a harder level."
-    )
+def _make(level: ArithmeticLevel, rng: np.random.Generator) -> tuple[str, str] | None:
+    """A random expression, as key and problem, unless an intermediate result exceeds the limit."""
+    expression = _expression(level, rng)
+    results = (evaluate(step) for step, _ in reductions(parse(expression)))
+    return (expression, expression) if all(-level.limit <= result <= level.limit for result in results) else None
 
 
 def _expression(level: ArithmeticLevel, rng: np.random.Generator) -> str:
@@ -183,7 +152,3 @@ def _spans(level: ArithmeticLevel, rng: np.random.Generator) -> tuple[set[int], 
         opens, closes = ends[0::2], ends[1::2]
         if (opens[0], closes[0]) != (0, level.terms - 1):
             return set(opens), set(closes)
-
-
-def _is_bounded(expression: str, level: ArithmeticLevel) -> bool:
-    return all(-level.limit <= evaluate(step) <= level.limit for step, _ in reductions(parse(expression)))

@@ -101,8 +101,9 @@ def load(
 ) -> TaskSet:
     """The calculations of a GSM8K file (of the hub's split when path is "") that pass the filter.
 
-    exclude: for the test split, the train file whose problems are removed; "" is `train.jsonl` beside path. digits, length, terms, decimals,
-    operators: see Filter. n: so many of them, drawn by seed; None keeps all. style: of the demonstrations.
+    exclude: for the test split, the train file whose problems are removed; "" is `train.jsonl` beside path. digits,
+    length, terms, decimals, operators: see Filter. n: so many of them, drawn by seed; None keeps all. style: of the
+    demonstrations.
     counts: rows, annotations, rounded, wrong, bare (no operation), repeated, in_train, filtered, tasks.
 
     Raises: ConfigError for an unknown style, or a test file without a train file; DataError for an unreadable file.
