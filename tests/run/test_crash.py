@@ -202,6 +202,24 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_save(run, monkeypatch, place):
     assert resumed(run)[:2] == (2, 2)
 
 
+def test_resuming_needs_no_room(run, monkeypatch):
+    """On a disk that is full a run is resumed all the same: files are cut in place, the status waits."""
+    run.log(3, {"policy/loss": 0.3})
+    run.close()
+    opened, wrote = Path.open, []
+
+    def full(path, mode="r", *rest, **options):
+        if mode[0] in "wa":
+            wrote.append(path.name)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    assert resumed(run)[:2] == (2, 2)
+    assert {name.partition(".")[0] for name in wrote} == {"status", "log"}
+    assert len((run.directory / "metrics.jsonl").read_text().splitlines()) == 2
+
+
 def test_safetensors_own_word_for_a_full_disk_is_understood(run, monkeypatch):
     from safetensors import SafetensorError
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from onepolicy.errors import CheckpointError
+from onepolicy.run.config import EXIT_INTERRUPTED
 from onepolicy.run.process import alive, read_status, write_status
 from onepolicy.run.run import Run
 
@@ -84,6 +85,19 @@ def test_the_end_of_a_run_is_in_its_status(tmp_path):
         1 / 0  # noqa: B018
     status = read_status(tmp_path / "b")
     assert (status.state, status.error) == ("failed", "ZeroDivisionError: division by zero")
+
+
+def test_leaving_with_the_exit_code_of_an_interruption_is_no_failure(tmp_path):
+    run = Run.create(tmp_path / "r", recipe="r", config={})
+
+    def command():
+        with run:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise SystemExit(EXIT_INTERRUPTED)
+
+    with pytest.raises(SystemExit):
+        command()
+    assert (EXIT_INTERRUPTED, read_status(run.directory).state) == (75, "interrupted")
 
 
 def test_alive_knows_the_living_the_dead_a_reused_pid_and_another_machine(tmp_path):

@@ -71,6 +71,12 @@ def test_a_used_directory_is_refused(tmp_path):
         Run.create(tmp_path / "r", recipe="count", config={})
 
 
+def test_a_directory_that_cannot_be_made_is_a_config_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file/r cannot be made.*Give --out"):
+        Run.create(tmp_path / "file" / "r", recipe="count", config={})
+
+
 def test_missing_and_half_written_directories_are_named_with_their_neighbours(tmp_path):
     Run.create(tmp_path / "grpo-1", recipe="count", config={})
     with pytest.raises(CheckpointError, match=r"grpo-2 is not a directory.*grpo-1"):

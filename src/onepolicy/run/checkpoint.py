@@ -94,6 +94,26 @@ def save_part(directory: Path, name: str, part: Part) -> None:
         )
 
 
+def load_parts(directory: Path, parts: Mapping[str, Part], *, every: bool) -> None:
+    """Loads `parts` by name from a checkpoint. every: leaving out a saved part is an error.
+
+    Raises: CheckpointError for a part the checkpoint has not, for one left out, and as `load_part`.
+    """
+    saved = part_names(directory)
+    for name in parts:
+        if name not in saved:
+            raise CheckpointError(
+                f"{directory} has no part {name!r}; it has {', '.join(saved)}. Was it made by another recipe?"
+            )
+    unused = sorted(set(saved) - set(parts))
+    if every and unused:
+        raise CheckpointError(
+            f"{directory} has {', '.join(unused)}, which resume() was not given; it would be lost. Pass all parts."
+        )
+    for name, part in parts.items():
+        load_part(directory, name, part)
+
+
 def load_part(directory: Path, name: str, part: Part) -> None:
     """Puts a saved part's state into `part`. Raises CheckpointError when it does not fit."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from onepolicy.errors import CheckpointError, TrainingError
-from onepolicy.run.files import out_of_space, replace_bytes
+from onepolicy.run.files import fsync, out_of_space
 
 
 @final
@@ -111,12 +111,17 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drops a JSON-lines file's records of steps after `step`, and a torn last line; the rest stays byte for byte."""
+    """Cuts a JSON-lines file before its first record of a step after `step`, or its torn last line; needs no room."""
     if not path.exists():
         return
-    kept = b"".join(line + b"\n" for line, record in _numbered(path) if record["step"] <= step)
-    if kept != path.read_bytes():
-        replace_bytes(path, kept)
+    size = 0
+    for line, record in _numbered(path):
+        if record["step"] > step:
+            break
+        size += len(line) + 1
+    if size != path.stat().st_size:
+        os.truncate(path, size)
+        fsync(path)
 
 
 def _numbered(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -11,6 +11,7 @@ import platform
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,6 @@ from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, ClassVar, Literal, final
 
-import onepolicy
 from onepolicy.run.files import read_object, replace_object
 
 STATUS = "status.json"
@@ -74,7 +74,10 @@ def alive(status: Status) -> bool | None:
 @cache
 def versions() -> Mapping[str, str | None]:
     """The versions of Python, onepolicy and the packages that numbers depend on; None for an absent package."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "onepolicy": onepolicy.__version__}
+    found: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "onepolicy": sys.modules["onepolicy"].__version__,
+    }
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
@@ -86,7 +89,7 @@ def versions() -> Mapping[str, str | None]:
 @cache
 def git_revision() -> str | None:
     """The git commit of the running source, `-dirty` when it is changed; None when it is no checkout."""
-    source = Path(onepolicy.__file__).resolve().parent
+    source = Path(__file__).resolve().parents[1]
     root = _git(source, "rev-parse", "--show-toplevel")
     if root is None or not (Path(root) / "src" / "onepolicy").is_dir():
         return None

@@ -86,12 +86,17 @@ class Run:
                 f"{path} exists and is not empty; a new run needs a new directory. Give --out another name, or go on "
                 f"with the run in it: onepolicy resume {path}"
             )
-        path.mkdir(parents=True, exist_ok=True)
         header = new_header(recipe, config, data or {}, tracker, keep_checkpoints)
         run = Run(path, header)
         run._sink = open_sink(tracker, path, recipe, config)
-        replace_object(path / HEADER, header)
-        write_status(path, "running")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            replace_object(path / HEADER, header)
+            write_status(path, "running")
+        except OSError as error:
+            raise ConfigError(
+                f"{path} cannot be made: {error}. Give --out a directory with room to write in."
+            ) from error
         return run
 
     @staticmethod
@@ -112,9 +117,10 @@ class Run:
     ) -> None:
         self._signals.__exit__()
         status = read_status(self.directory)
-        if error is not None:
-            state: State = "interrupted" if kind is KeyboardInterrupt else "failed"
-            self._mark(state, f"{type(error).__name__}: {error}")
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and self.interrupted):
+            self._mark("interrupted")
+        elif error is not None:
+            self._mark("failed", f"{type(error).__name__}: {error}")
         elif status is not None and status.state == "running":
             self._mark("interrupted" if self.interrupted else "finished")
         self.close()
@@ -203,13 +209,15 @@ class Run:
         Raises: CheckpointError when another process still runs the run, the configuration is not the checkpoint's,
         or the parts are not the saved ones.
         """
+        from onepolicy.run.checkpoint import load_parts
+
         self._refuse_if_alive()
         manifest.sweep(self.checkpoints, self.say)
         found = manifest.newest(self.checkpoints, self.say)
         if found is not None:
             step, path, facts = found
-            self._check(path, facts, parts)
-            self._load(path, parts)
+            self._check(path, facts)
+            load_parts(path, parts, every=True)
             self.say(f"Resumed {self.directory} at step {step}.")
         for journal in self._journals:
             journal.cut(step if found else -1)
@@ -221,8 +229,10 @@ class Run:
 
         Raises: CheckpointError when there is no valid checkpoint or it lacks a part.
         """
+        from onepolicy.run.checkpoint import load_parts
+
         step, path, _ = manifest.newest_readable(self.checkpoints)
-        self._load(path, parts)
+        load_parts(path, parts, every=False)
         return step
 
     def finish(
@@ -261,31 +271,12 @@ class Run:
             self._sink.close()
             self._sink = None
 
-    def _load(self, path: Path, parts: Mapping[str, Part]) -> None:
-        from onepolicy.run.checkpoint import load_part, part_names
-
-        saved = part_names(path)
-        for name in parts:
-            if name not in saved:
-                raise CheckpointError(
-                    f"{path} has no part {name!r}; it has {', '.join(saved)}. Was it made by another recipe?"
-                )
-        for name, part in parts.items():
-            load_part(path, name, part)
-
-    def _check(self, path: Path, facts: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
-        """Raises CheckpointError when a checkpoint is not of this run as it is now."""
-        from onepolicy.run.checkpoint import part_names
-
+    def _check(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Raises CheckpointError when a checkpoint is of another configuration; says when versions differ."""
         if facts["config_hash"] != config_hash(self.config):
             changed = "; ".join(differences(facts["config"], self.config)) or "fields' order or types"
             raise CheckpointError(
                 f"{path} was made with another configuration ({changed}). Restore {HEADER}, or start a new run."
-            )
-        unused = sorted(set(part_names(path)) - set(parts))
-        if unused:
-            raise CheckpointError(
-                f"{path} has {', '.join(unused)}, which resume() was not given; it would be lost. Pass all parts."
             )
         now = versions()
         other = [f"{name} {old} -> {now.get(name)}" for name, old in facts["versions"].items() if now.get(name) != old]
