@@ -1,0 +1,205 @@
+"""Any gymnasium world, N copies stepped in this process, as a `ControlEnv`.
+
+Each step ends in SAME_STEP fashion by our own loop (a finished copy is reset within the step, the observation that
+ended it is kept), because gymnasium's vector worlds reset a step late by default and would put rows without a choice
+into the data. In: vectors of observations (any space gymnasium can flatten), Discrete and Box actions, exact saving of
+worlds made of plain Python and numpy state. Not in: worker processes, pixels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from copy import deepcopy
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, final
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces.utils import flatdim, flatten
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onepolicy.batch import EnvStep
+from onepolicy.envs.vector import ActionSpace, Box, Discrete
+from onepolicy.errors import ConfigError, nearest
+
+PLAIN = (bool, int, float, str, type(None), np.ndarray, np.generic)
+UNCHANGING = (gymnasium.Space, EnvSpec, type, FunctionType, BuiltinFunctionType)
+"""Attributes of a world that describe it and do not change while it runs."""
+
+
+@final
+class GymEnv:
+    """`num_envs` copies of gymnasium's world `env_id`; copy i is seeded `seed + i`.
+
+    Observations are flattened to [N, D] float32 (Discrete ones become one-hot). Box actions are flattened to
+    [N, dim] and clipped to their bounds here, at the world: the policy and its log-probability know nothing of it.
+    Raises: ConfigError for an unknown id, a missing package, or action spaces other than Discrete and bounded Box.
+    """
+
+    def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
+        self.env_id, self.num_envs = env_id, num_envs
+        self.envs = [_open(env_id) for _ in range(num_envs)]
+        first = self.envs[0]
+        self.obs_space = first.observation_space
+        self.obs_dim = _obs_dim(env_id, first)
+        self.actions = _action_space(env_id, first)
+        self.restarts = 0
+        self.reset(seed)
+
+    @property
+    def obs(self) -> Tensor:
+        """What to act on next, [N, D] float32."""
+        return torch.from_numpy(self._obs.copy())
+
+    def reset(self, seed: int) -> Tensor:
+        """New episodes in all copies, copy i seeded `seed + i`; the first observations [N, D]."""
+        self.seed = seed
+        self._obs = np.stack([self._flat(env.reset(seed=seed + i)[0]) for i, env in enumerate(self.envs)])
+        return self.obs
+
+    def step(self, action: Tensor) -> EnvStep:
+        """One step of every copy. action: [N] int64 for Discrete, [N, dim] float32 for Box."""
+        reward = np.empty(self.num_envs, dtype=np.float32)
+        terminated, truncated = np.empty((2, self.num_envs), dtype=bool)
+        final_obs = np.empty_like(self._obs)
+        obs = np.empty_like(self._obs)
+        for i, (env, chosen) in enumerate(zip(self.envs, self._native(action), strict=True)):
+            seen, reward[i], terminated[i], truncated[i], _ = env.step(chosen)
+            final_obs[i] = obs[i] = self._flat(seen)
+            if terminated[i] or truncated[i]:
+                obs[i] = self._flat(env.reset()[0])
+        self._obs = obs
+        return EnvStep(
+            obs=torch.from_numpy(obs.copy()),
+            reward=torch.from_numpy(reward),
+            terminated=torch.from_numpy(terminated),
+            truncated=torch.from_numpy(truncated),
+            final_obs=torch.from_numpy(final_obs),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The plain state of every copy, or why it cannot be had (`obstacle`)."""
+        state: dict[str, Any] = {"obs": self._obs.copy(), "seed": self.seed, "restarts": self.restarts}
+        try:
+            return state | {"obstacle": None, "layers": [_snapshot(env) for env in self.envs]}
+        except TypeError as error:
+            return state | {"obstacle": str(error), "layers": None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of state_dict. Where a state could not be saved: a warning that says so, and new episodes."""
+        if len(state["obs"]) != self.num_envs:
+            raise ConfigError(
+                f"the saved state is of {len(state['obs'])} copies, this {self.env_id} has {self.num_envs}. Make it "
+                f"with num_envs={len(state['obs'])}."
+            )
+        self.restarts = state["restarts"]
+        if state["obstacle"] is None:
+            self.reset(state["seed"])
+            for env, layers in zip(self.envs, state["layers"], strict=True):
+                _restore(env, layers)
+            self.seed, self._obs = state["seed"], state["obs"].copy()
+            return
+        warnings.warn(
+            f"The state of {self.env_id} cannot be saved: {state['obstacle']}. Training goes on with new episodes in "
+            f"its {self.num_envs} copies, so this run will differ from one that was never interrupted.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        self.restarts += 1
+        self.reset(state["seed"] + self.restarts * self.num_envs)
+        self.seed = state["seed"]
+
+    def _flat(self, obs: Any) -> NDArray[np.float32]:
+        return np.asarray(flatten(self.obs_space, obs), dtype=np.float32)
+
+    def _native(self, action: Tensor) -> list[Any]:
+        """The actions as gymnasium wants them."""
+        space = self.envs[0].action_space
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return [int(a) + int(space.start) for a in action.tolist()]
+        assert isinstance(space, gymnasium.spaces.Box)
+        shaped = action.numpy().reshape(self.num_envs, *space.shape)
+        return list(np.clip(shaped, space.low, space.high).astype(space.dtype, copy=False))
+
+
+def _open(env_id: str) -> Any:
+    """One copy. Raises ConfigError naming the nearest id, or the package to install."""
+    try:
+        return gymnasium.make(env_id, disable_env_checker=True)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ConfigError(f"{env_id} needs a package that is not installed. {error}") from error
+    except gymnasium.error.UnregisteredEnv as error:
+        hint = nearest(env_id, sorted(gymnasium.registry))
+        hint = hint if hint.startswith("Did") else "gymnasium.pprint_registry() lists all that are known."
+        raise ConfigError(f"env is {env_id!r}, which gymnasium does not know. {hint}") from error
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise ConfigError(f"env is {env_id!r}, which gymnasium cannot make: {error}") from error
+
+
+def _obs_dim(env_id: str, env: Any) -> int:
+    space = env.observation_space
+    try:
+        return int(flatdim(space))
+    except (NotImplementedError, ValueError) as error:
+        raise ConfigError(
+            f"{env_id} observes {space}, which has no fixed length. Wrap it so that it observes a Box."
+        ) from error
+
+
+def _action_space(env_id: str, env: Any) -> ActionSpace:
+    space = env.action_space
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return Discrete(int(space.n))
+    if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return Box(tuple(space.low.ravel().tolist()), tuple(space.high.ravel().tolist()))
+    raise ConfigError(f"{env_id} takes actions of {space}; only Discrete and Box of floats can be acted in.")
+
+
+def _layers(env: Any) -> list[Any]:
+    """The world's wrappers from the outside in, and the world."""
+    found = [env]
+    while found[-1] is not env.unwrapped:
+        found.append(found[-1].env)
+    return found
+
+
+def _snapshot(env: Any) -> list[dict[str, Any]]:
+    """The changing attributes of each layer. Raises TypeError naming one that is no plain value."""
+    return [
+        {name: saved for name, value in vars(layer).items() if (saved := _plain(layer, name, value)) is not _FIXED}
+        for layer in _layers(env)
+    ]
+
+
+def _restore(env: Any, layers: list[dict[str, Any]]) -> None:
+    for layer, saved in zip(_layers(env), layers, strict=True):
+        for name, value in saved.items():
+            if isinstance(value, dict) and "bit_generator" in value:
+                getattr(layer, name).bit_generator.state = value
+            else:
+                setattr(layer, name, deepcopy(value))
+
+
+_FIXED = object()
+
+
+def _plain(layer: Any, name: str, value: Any) -> Any:
+    """An attribute as a checkpoint holds it; _FIXED for what never changes."""
+    if isinstance(value, UNCHANGING) or value is getattr(layer, "env", _FIXED):
+        return _FIXED
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if _is_plain(value):
+        return deepcopy(value)
+    raise TypeError(f"its {type(layer).__name__}.{name} is a {type(value).__name__}, not numbers or text")
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (tuple, list):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    return isinstance(value, PLAIN)
