@@ -125,6 +125,8 @@ def test_overrides_reach_nested_fields_and_keep_the_rest():
     assert isinstance(config.optim.lr, float)
     with pytest.raises(ConfigError, match="Did you mean 'steps'"):
         apply_overrides(Config, None, {"stesp": 3})
+    with pytest.raises(ConfigError, match=r"lr is not a field.*Did you mean 'optim\.lr'"):
+        apply_overrides(Config, None, {"lr": 3})
     with pytest.raises(ConfigError, match="names a part of steps"):
         apply_overrides(Config, None, {"steps.lr": 3})
 
@@ -152,6 +154,8 @@ def test_the_command_line_reads_every_type():
     [
         ("--learning-rte 1", "--learning-rte is not an option.*Did you mean '--learning-rate'"),
         ("--optim.lrr 1", "Did you mean '--optim.lr'"),
+        ("--lr 1", "Did you mean '--optim.lr'"),
+        ("--fusd", "Did you mean '--optim.fused'"),
         ("--presets small", "Did you mean '--preset'"),
         ("--preset smal", "Did you mean 'small'"),
         ("--preset", "--preset has no value"),

@@ -16,6 +16,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -67,7 +68,8 @@ def apply_overrides(cls: type[C], preset: C | None, overrides: Mapping[str, Any]
     for key, value in overrides.items():
         name, dot, rest = key.partition(".")
         if name not in names:
-            raise ConfigError(f"{key} is not a field of {_title(cls)}. {nearest(name, names)}")
+            known = [flag.removeprefix("--").replace("-", "_") for flag, _ in _flags(cls, config)]
+            raise ConfigError(f"{key} is not a field of {_title(cls)}. {_nearest(key, [*names, *known])}")
         if dot:
             inner = changed.get(name, getattr(config, name))
             if not is_dataclass(inner):
@@ -276,10 +278,20 @@ def _check_flags(cls: type, config: Any, argv: Sequence[str]) -> None:
         name, given, _ = word.partition("=")
         flag = name.replace("_", "-")
         if flag.startswith("--") and flag not in known:
-            raise ConfigError(f"{name} is not an option of {_title(cls)}. {nearest(flag, known)}")
+            raise ConfigError(f"{name} is not an option of {_title(cls)}. {_nearest(flag, known)}")
         negation = negations.get(flag)
         if negation is not None and (given or following.lower() in ("true", "false")):
             raise ConfigError(f"{flag} is a switch and takes no value. Write {flag} or {negation}.")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """`errors.nearest`, but a nested name whose last part is `name` comes first; one whose last part is near, last."""
+    tails = {option.rpartition(".")[2]: option for option in known if "." in option}
+    tail = name.lstrip("-")
+    if tail in tails:
+        return f"Did you mean {tails[tail]!r}?"
+    close = get_close_matches(name, known, n=1) or [tails[near] for near in get_close_matches(tail, tails, n=1)]
+    return f"Did you mean {close[0]!r}?" if close else nearest(name, known)
 
 
 def _first_words(said: str, cls: type) -> str:
