@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from onepolicy.errors import ConfigError, DataError, nearest
@@ -133,6 +133,7 @@ def load(
     )
 
 
+@lru_cache(maxsize=1 << 16)
 def read_calculation(annotation: str) -> Calculation:
     """The problem in an annotation `48/2=24`.
 

@@ -154,6 +154,8 @@ def _stripped(value: Value) -> tuple[int, int]:
 def _product(left: Value, right: Value, result: Value) -> list[str]:
     """A product of the significant digits by partial products, then signs, zeros and the point."""
     shown = f"{number_text(left)}*{number_text(right)}"
+    if result == 0:
+        return [f"{shown}=0"]
     (a, _), (b, _) = _stripped(magnitude(left)), _stripped(magnitude(right))
     a, b = (a, b) if len(str(a)) >= len(str(b)) else (b, a)
     if b < 10:
