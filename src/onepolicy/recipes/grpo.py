@@ -7,7 +7,7 @@ in front, which a model made on the spot needs.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from onepolicy.errors import ConfigError
 from onepolicy.learning.learner import PolicyLearner, evaluate_in_parts
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.weights import publish
+from onepolicy.nn.language import TINY
 from onepolicy.recipes import sft as sft_recipe
-from onepolicy.recipes.language import Language, open_language
+from onepolicy.recipes.language import Language, load_language, open_language
 from onepolicy.recipes.loop import Loop, require_positive, run_directory
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
 from onepolicy.recipes.textual import Exam, Problems
@@ -298,3 +299,13 @@ PRESETS: dict[str, Config] = {
         warm=WarmStart(steps=400), update=Update(zero_variance="drop"), problems=ProblemOptions(style="totals")
     ),
 }
+
+
+def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
+    """The configuration to override when no preset is named; `fields` are those the user gave."""
+    return PRESETS["arithmetic"] if fields.get("model", Config.model) in TINY else Config()
+
+
+def load(run: Run) -> Report:
+    """The newest checkpoint of a run, ready to talk to."""
+    return load_language(run)

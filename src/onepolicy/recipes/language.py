@@ -16,8 +16,12 @@ from onepolicy.data.tokenizer import char_tokenizer, check_vocabulary, end_token
 from onepolicy.nn.language import TINY, add_lora, build_model, load_model, merged_state, plain_copy, save_model
 from onepolicy.nn.token_policy import TokenPolicy
 from onepolicy.recipes.options import Tiny
+from onepolicy.run import manifest
+from onepolicy.run.report import Report
+from onepolicy.run.run import Run
+from onepolicy.run.seeding import derive_seed
 from onepolicy.tasks.base import TaskSet
-from onepolicy.types import Task
+from onepolicy.types import Message, Sampling, Task
 
 PRINTABLE = "".join(map(chr, range(32, 127))) + "\n"
 """Characters of a tiny preset on open text."""
@@ -62,6 +66,15 @@ class Language:
     def state(self) -> dict[str, torch.Tensor]:
         """The weights a generator needs, LoRA merged, named as in the plain model."""
         return merged_state(self.model)
+
+    def complete(self, messages: str | Sequence[Message], *, max_tokens: int = 256, temperature: float = 0.0) -> str:
+        """The model's reply to a question or a conversation; greedy unless a temperature is given."""
+        turns = [Message("user", messages)] if isinstance(messages, str) else list(messages)
+        generator = self.engine(slots=1, cache_tokens=None)
+        prompt = render(self.tokenizer, turns)
+        seed = derive_seed("chat", *prompt)
+        done = generator.generate([prompt], 1, Sampling(max_tokens, temperature), [seed])[0][0]
+        return self.decode(done.tokens)
 
     def engine(self, *, slots: int, cache_tokens: int | None) -> Engine:
         """A generator over the same weights; with LoRA over a plain copy, which `state` keeps up to date."""
@@ -154,3 +167,23 @@ def open_language(
     if lora_rank:
         network = add_lora(network, lora_rank)
     return Language(network, tokenizer, TokenPolicy(network, temperature=temperature), bool(lora_rank))
+
+
+def language_of(path: str | Path) -> Language:
+    """The language model in a run directory (its newest checkpoint), a Hugging Face directory or on the hub.
+
+    Raises: CheckpointError for a run without a valid checkpoint; ModelError for anything else that cannot be opened.
+    """
+    place = Path(path)
+    if (place / "status.json").is_file() or (place / "checkpoints").is_dir():
+        _, checkpoint, _ = manifest.newest_readable(Run.open(place).checkpoints)
+        place = checkpoint / "model"
+    name = str(place) if place.exists() else str(path)
+    model, tokenizer = load_model(name), load_tokenizer(name)
+    check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0])
+    return Language(model, tokenizer, TokenPolicy(model), lora=False)
+
+
+def load_language(run: Run) -> Report:
+    """The newest checkpoint of a language run as a Report whose policy can be talked to."""
+    return Report(run.directory, {}, language_of(run.directory), f"{run.recipe} from {run.directory}")

@@ -26,8 +26,12 @@ class ProblemOptions:
     """Problems a procedural task set makes for training."""
     style: str = ""
     """How demonstrations work a problem out; empty for the task set's own default."""
-    max_length: int = 0
-    """Longest problem kept by gsm8k_steps, characters; 0 for its default."""
+    digits: int | None = None
+    """gsm8k-steps: digits of every number at most; None keeps all."""
+    length: int | None = None
+    """gsm8k-steps: characters of a problem at most; None keeps all."""
+    decimals: int | None = None
+    """gsm8k-steps: decimal places at most, 0 for whole numbers; None keeps all."""
     bad_rows: Literal["stop", "drop"] = "stop"
     """What a broken row of a data file does: stop with its number and reason, or drop it and count."""
 

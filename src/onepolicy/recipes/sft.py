@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from onepolicy.algos import sft
 from onepolicy.data.demonstrations import DemonstrationStream, load_examples
 from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
-from onepolicy.recipes.language import Language, open_language
+from onepolicy.nn.language import TINY
+from onepolicy.recipes.language import Language, load_language, open_language
 from onepolicy.recipes.loop import Loop, require_positive, run_directory
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny
 from onepolicy.recipes.textual import MADE, Exam, Problems, worked_examples
@@ -150,3 +152,13 @@ def make_learner(config: Any, policy: Any, dump_dir: Path) -> PolicyLearner:
         micro_tokens=config.machine.micro_tokens,
         dump_dir=dump_dir,
     )
+
+
+def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
+    """The configuration to override when no preset is named; `fields` are those the user gave."""
+    return PRESETS["arithmetic"] if fields.get("model", Config.model) in TINY else Config()
+
+
+def load(run: Run) -> Report:
+    """The newest checkpoint of a run, ready to talk to."""
+    return load_language(run)

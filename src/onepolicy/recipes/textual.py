@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onepolicy.data.chat_template import render_with_mask
 from onepolicy.evaluation.accuracy import evaluate_tasks
 from onepolicy.nn.language import TINY
 from onepolicy.recipes.language import Language
+from onepolicy.recipes.options import ProblemOptions
 from onepolicy.run.journal import read_lines
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report, write_report
 from onepolicy.run.run import Run
-from onepolicy.run.seeding import derive_seed
+from onepolicy.run.seeding import derive_rng, derive_seed
 from onepolicy.tasks.base import INSTRUCTIONS, TaskSet, load_task_set
 from onepolicy.types import Generator, Metrics, Sampling
 
@@ -26,57 +26,56 @@ MADE = ("arithmetic", "countdown")
 class Problems:
     """Which problems a recipe trains on and is examined on.
 
-    tasks: task set by name. level: of a set that makes its own problems. data, eval_data: files of the others.
-    train_size, eval_size: problems to make, and held-out problems to sit. options: further options of the set.
+    tasks: task set by name. made: its own generator's level, sizes and style; data, eval_data: files of the others.
+    instructed: whether the model is told the answer format in words.
     """
 
     tasks: str
     level: int
     data: str
     eval_data: str
-    train_size: int
     eval_size: int
     seed: int
     instructed: bool
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: ProblemOptions
 
     @staticmethod
     def of(config: Any) -> Problems:
         """The problems a recipe's configuration asks for; a model that is not tiny is told the answer format."""
-        chosen = config.problems
-        options: dict[str, Any] = {"style": chosen.style} if chosen.style else {}
-        if config.tasks not in MADE:
-            options["bad_rows"] = chosen.bad_rows
         return Problems(
             tasks=config.tasks,
             level=config.level,
             data=config.data,
             eval_data=config.eval_data,
-            train_size=chosen.train_size,
             eval_size=config.exam.size,
             seed=config.seed,
             instructed=config.model not in TINY,
-            options=options,
+            options=config.problems,
         )
 
     def train(self) -> TaskSet:
         """The training split."""
-        return self._load("train", self.train_size)
+        return load_task_set(self.tasks, "train", **self._options("train"))
 
     def held_out(self) -> TaskSet:
-        """The held-out split, its first eval_size problems in an order fixed by no run's seed."""
-        tasks = self._load("test", self.eval_size)
-        return replace(tasks, tasks=tasks.tasks[: self.eval_size])
+        """The held-out split, eval_size problems of it in an order that no run's seed decides."""
+        tasks = load_task_set(self.tasks, "test", **self._options("test"))
+        order = derive_rng("held-out", self.tasks).permutation(len(tasks))[: self.eval_size]
+        return replace(tasks, tasks=tuple(tasks.tasks[i] for i in sorted(order)))
 
-    def _load(self, split: str, size: int) -> TaskSet:
-        options: dict[str, Any] = dict(self.options)
-        if self.instructed:
-            options["system"] = INSTRUCTIONS
+    def _options(self, split: str) -> dict[str, Any]:
+        chosen, train = self.options, split == "train"
+        found: dict[str, Any] = {"system": INSTRUCTIONS} if self.instructed else {}
+        if chosen.style:
+            found["style"] = chosen.style
         if self.tasks in MADE:
-            options |= {"level": self.level, "n": size, "seed": self.seed if split == "train" else 0}
-        else:
-            options |= {"path": self.data if split == "train" else self.eval_data}
-        return load_task_set(self.tasks, split, **options)
+            size = chosen.train_size if train else self.eval_size
+            return found | {"level": self.level, "n": size, "seed": self.seed if train else 0}
+        found |= {"path": self.data if train else self.eval_data, "on_error": chosen.bad_rows}
+        if self.tasks == "gsm8k-steps":
+            limits = {"digits": chosen.digits, "length": chosen.length, "decimals": chosen.decimals}
+            found |= {"exclude": "" if train else self.data, **limits}
+        return found
 
 
 def worked_examples(tasks: TaskSet, count: int, seed: int, language: Language) -> list[tuple[list[int], list[bool]]]:

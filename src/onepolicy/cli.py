@@ -1,0 +1,179 @@
+"""The command. It finds the recipe, reads its fields and prints; the work is done below.
+
+Nothing heavy is imported before a subcommand needs it, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from onepolicy import __version__
+from onepolicy.errors import ConfigError, OnePolicyError, nearest
+
+EXIT_USAGE = 2
+EXIT_ERROR = 1
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line `argv` (default: the process's own) and exit with its code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        raise SystemExit(0)
+    if arguments[0] in ("-V", "--version"):
+        print(f"onepolicy {__version__}")
+        raise SystemExit(0)
+    try:
+        if arguments[0] not in COMMANDS:
+            raise ConfigError(f"{arguments[0]!r} is not a command. {nearest(arguments[0], COMMANDS)}")
+        COMMANDS[arguments[0]][0](arguments[1:])
+    except ConfigError as error:
+        print(f"onepolicy: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
+    except OnePolicyError as error:
+        print(f"onepolicy: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_ERROR) from None
+
+
+def _help() -> str:
+    width = max(len(usage) for _, usage, _ in COMMANDS.values())
+    lines = [f"  onepolicy {usage:<{width}}  {about}" for _, usage, about in COMMANDS.values()]
+    return "Everything that acts is a policy.\n\n" + "\n".join(lines) + "\n\nEach command explains itself with --help."
+
+
+def _train(argv: list[str]) -> None:
+    from onepolicy.recipes.catalogue import ALGORITHMS, entry, recipe
+    from onepolicy.run.config import parse_args
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: onepolicy train ALGORITHM [--preset NAME] [--field value ...]\n")
+        print("\n".join(f"  {name:<10}  {found.about}" for name, found in ALGORITHMS.items()))
+        print("\nFields and presets: onepolicy train ALGORITHM --help")
+        return
+    algorithm, rest = argv[0], argv[1:]
+    found = entry(algorithm)
+    module = recipe(found.module)
+    start = module.starting_point(algorithm, given_fields(rest))
+    presets = {**module.PRESETS, "default": start}
+    fixed = [f"--{name}={value}" for name, value in found.fixed]
+    config = parse_args(module.Config, presets, [*rest, *fixed], prog=f"onepolicy train {algorithm}")
+    print(module.main(config).text)
+
+
+def given_fields(argv: Sequence[str]) -> dict[str, str]:
+    """The `--field value` and `--field=value` pairs of a command line, names with underscores.
+
+    >>> given_fields(["--env", "CartPole-v1", "--num-envs=4", "--fast"])
+    {'env': 'CartPole-v1', 'num_envs': '4'}
+    """
+    found: dict[str, str] = {}
+    for place, word in enumerate(argv):
+        if not word.startswith("--"):
+            continue
+        name, equals, value = word[2:].partition("=")
+        following = argv[place + 1] if place + 1 < len(argv) else "--"
+        if equals or not following.startswith("--"):
+            found[name.replace("-", "_")] = value if equals else following
+    return found
+
+
+def _resume(argv: list[str]) -> None:
+    from onepolicy.api import resume
+
+    print(resume(_one("resume RUN", argv)).text)
+
+
+def _eval(argv: list[str]) -> None:
+    from onepolicy.recipes import evaluate
+    from onepolicy.run.config import parse_args
+
+    if argv and not argv[0].startswith("-"):
+        argv = ["--model", *argv]
+    argv = ["--k" if word == "-k" else word for word in argv]
+    config = parse_args(evaluate.Config, {}, argv, prog="onepolicy eval")
+    print(evaluate.main(config).text)
+
+
+def _plot(argv: list[str]) -> None:
+    from onepolicy.run.plots import curves
+
+    words, fields = _split(argv)
+    if not words or "help" in fields:
+        raise ConfigError("plot needs at least one run directory: onepolicy plot RUN [RUN ...] [--out curves.png].")
+    out = fields.get("out", "curves.png")
+    drawn = curves(words, out)
+    print(f"{out}: {', '.join(drawn)}")
+
+
+def _chat(argv: list[str]) -> None:
+    from onepolicy.recipes.chat import talk
+
+    words, fields = _split(argv)
+    talk(
+        _one("chat RUN|MODEL", words),
+        max_tokens=int(fields.get("max_tokens", "256")),
+        temperature=float(fields.get("temperature", "0")),
+    )
+
+
+def _list(argv: list[str]) -> None:
+    from onepolicy.recipes.catalogue import ALGORITHMS, recipe
+    from onepolicy.tasks.base import TASKS
+
+    print("Algorithms and their presets")
+    for name, found in ALGORITHMS.items():
+        own = [p for p in recipe(found.module).PRESETS if not found.fixed or p.startswith(f"{name}/")]
+        print(f"  {name:<10}  {found.about}\n{'':14}{', '.join(own)}")
+    print("Task sets\n  " + ", ".join(TASKS))
+
+
+def _doctor(argv: list[str]) -> None:
+    from onepolicy.run.doctor import diagnose, format
+
+    print(format(diagnose(_one("doctor RUN", argv)), color=sys.stdout.isatty()))
+
+
+def _conventions(argv: list[str]) -> None:
+    from onepolicy.core.conventions import CONVENTIONS, convention, difference
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: onepolicy conventions A [B]\n\n" + ", ".join(CONVENTIONS))
+    elif len(argv) == 1:
+        print("\n".join(f"{name:<14} {value}" for name, value in vars(convention(argv[0])).items()))
+    else:
+        print(difference(argv[0], argv[1]))
+
+
+def _demo(argv: list[str]) -> None:
+    from onepolicy.recipes import demo
+    from onepolicy.run.config import parse_args
+
+    print(demo.main(parse_args(demo.Config, {}, argv, prog="onepolicy demo")).text)
+
+
+def _one(usage: str, argv: Sequence[str]) -> str:
+    """The single argument of a command."""
+    if len(argv) != 1 or argv[0].startswith("-"):
+        raise ConfigError(f"expected exactly one argument, got {len(argv)}: onepolicy {usage}.")
+    return argv[0]
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Plain words, and the values of `--field value`."""
+    fields = given_fields(argv)
+    taken = set(fields.values())
+    return [word for word in argv if not word.startswith("--") and word not in taken], fields
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {
+    "demo": (_demo, "demo", "a small language model learns to reason, here and now"),
+    "train": (_train, "train ALGORITHM [--preset NAME] [--field value ...]", "train anything that acts"),
+    "eval": (_eval, "eval RUN|MODEL --tasks NAMES [-k 16]", "held-out accuracy of a language model"),
+    "resume": (_resume, "resume RUN", "continue a run exactly where it stopped"),
+    "plot": (_plot, "plot RUN [RUN ...] [--out FILE]", "curves of one run or several"),
+    "chat": (_chat, "chat RUN|MODEL", "talk to a trained model"),
+    "list": (_list, "list", "algorithms, presets and task sets"),
+    "doctor": (_doctor, "doctor RUN", "what is wrong with a run, alive or dead"),
+    "conventions": (_conventions, "conventions A [B]", "whose choices: one library's, or the difference of two"),
+}

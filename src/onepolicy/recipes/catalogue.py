@@ -1,0 +1,47 @@
+"""Which recipe trains which algorithm, by name; nothing heavy is imported until one is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from onepolicy.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An algorithm a user can train. module: its recipe. about: one line. fixed: fields the name decides."""
+
+    module: str
+    about: str
+    fixed: tuple[tuple[str, str], ...] = ()
+
+
+ALGORITHMS: dict[str, Entry] = {
+    "sft": Entry("onepolicy.recipes.sft", "supervised fine-tuning of a language model"),
+    "grpo": Entry("onepolicy.recipes.grpo", "reinforcement learning of a language model with verifiable rewards"),
+    "reinforce": Entry("onepolicy.recipes.control", "REINFORCE with a baseline, on control", (("algo", "reinforce"),)),
+    "a2c": Entry("onepolicy.recipes.control", "advantage actor-critic, on control", (("algo", "a2c"),)),
+    "ppo": Entry("onepolicy.recipes.control", "proximal policy optimisation, on control", (("algo", "ppo"),)),
+}
+
+
+def entry(algorithm: str) -> Entry:
+    """The entry of an algorithm. Raises: ConfigError for an unknown name, offering the nearest."""
+    if algorithm not in ALGORITHMS:
+        raise ConfigError(f"{algorithm!r} is not an algorithm. {nearest(algorithm, ALGORITHMS)}")
+    return ALGORITHMS[algorithm]
+
+
+def recipe(module: str) -> Any:
+    """A recipe's module, imported."""
+    return import_module(module)
+
+
+def recipe_of_run(name: str) -> Any:
+    """The recipe module a run directory names. Raises: ConfigError when this version has no such recipe."""
+    for found in ALGORITHMS.values():
+        if found.module.rpartition(".")[2] == name:
+            return recipe(found.module)
+    raise ConfigError(f"the run's recipe is {name!r}, which this version of onepolicy does not have.")

@@ -1,0 +1,117 @@
+"""Evaluation of a language model on task sets: one table, one JSON file, samples kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onepolicy.data.chat_template import check_stable
+from onepolicy.errors import ConfigError
+from onepolicy.evaluation.accuracy import AccuracyReport, evaluate_tasks
+from onepolicy.recipes.language import Language, language_of
+from onepolicy.recipes.loop import require_positive
+from onepolicy.recipes.options import Machine, ProblemOptions
+from onepolicy.recipes.textual import Problems
+from onepolicy.run.files import replace_object
+from onepolicy.run.progress import progress
+from onepolicy.run.report import Report
+from onepolicy.types import Metrics, Sampling
+
+
+@dataclass(frozen=True)
+class Config:
+    """Held-out accuracy of a language model, greedy and sampled."""
+
+    model: str = ""
+    """Run directory, Hugging Face directory, or hub id."""
+    tasks: str = "arithmetic"
+    """Task sets, separated by commas."""
+    level: int = 4
+    """Difficulty of task sets that make their own problems."""
+    data: str = ""
+    """gsm8k-steps: training file, whose problems are taken out of the held-out set."""
+    eval_data: str = ""
+    """Held-out file of a task set that reads one."""
+    k: int = 0
+    """Sampled completions a problem, for avg@k, pass@k and maj@k; 0 is greedy only."""
+    size: int = 512
+    """Problems of each set at most."""
+    max_tokens: int = 256
+    """Longest completion, tokens."""
+    temperature: float = 1.0
+    """Of the sampled completions."""
+    instructions: bool = False
+    """Tell the model the answer format in words."""
+    seed: int = 0
+    """Seed of the sampled completions."""
+    out: str = ""
+    """Directory for report.json and samples.jsonl; empty writes none."""
+    problems: ProblemOptions = field(default_factory=ProblemOptions)
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        require_positive(self, "size", "max_tokens")
+        if self.k < 0:
+            raise ConfigError(f"k is {self.k}; it counts samples a problem. Set 0 for greedy only, or more.")
+
+
+def main(config: Config) -> Report:
+    """Evaluate on every task set in turn.
+
+    Raises: ConfigError for no model or an unknown task set.
+    """
+    if not config.model:
+        raise ConfigError("no model was named; give a run directory, a Hugging Face directory or a hub id.")
+    torch.set_num_threads(config.machine.threads)
+    language = language_of(config.model)
+    language.model.to(config.machine.device)
+    reports: dict[str, AccuracyReport] = {}
+    names = [name.strip() for name in config.tasks.split(",") if name.strip()]
+    with progress(len(names), "evaluation") as bar:
+        for name in names:
+            reports[name] = _one(config, name, language)
+            bar.advance(1)
+    text = "\n\n".join(f"{name}\n{report.table()}" for name, report in reports.items())
+    metrics: Metrics = {}
+    for name, report in reports.items():
+        metrics |= {f"{name}/{key.removeprefix('eval/')}": value for key, value in report.metrics().items()}
+    if config.out:
+        _write(Path(config.out), config, reports, metrics)
+    return Report(Path(config.out), metrics, language, text)
+
+
+def _one(config: Config, name: str, language: Language) -> AccuracyReport:
+    problems = Problems(
+        tasks=name,
+        level=config.level,
+        data=config.data,
+        eval_data=config.eval_data,
+        eval_size=config.size,
+        seed=config.seed,
+        instructed=config.instructions,
+        options=config.problems,
+    )
+    tasks = problems.held_out()
+    first = tasks.tasks[0]
+    check_stable(language.tokenizer, 1, question=first.messages[-1].content, answers=(first.answer,))
+    return evaluate_tasks(
+        language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None),
+        tasks.tasks,
+        language.render,
+        language.decode,
+        k=config.k,
+        sampling=Sampling(config.max_tokens, config.temperature),
+        seed=config.seed,
+    )
+
+
+def _write(directory: Path, config: Config, reports: dict[str, AccuracyReport], metrics: Metrics) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"model": config.model, "k": config.k, "seed": config.seed, "metrics": metrics}
+    replace_object(directory / "report.json", result)
+    lines = [json.dumps({"tasks": name, **record}) for name, report in reports.items() for record in report.samples]
+    (directory / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
