@@ -61,7 +61,7 @@ def test_a_wrong_demonstration_is_never_handed_out():
     ("name", "split", "options", "message"),
     [
         ("arithmetics", "train", {}, "'arithmetic'"),
-        ("gsm8k-steps", "train", {}, "'gsm8k_steps'"),
+        ("gsm8k_steps", "train", {}, "'gsm8k-steps'"),
         ("countdown", "tset", {}, "'test'"),
         ("countdown", "train", {"levle": 2}, "'level'"),
     ],

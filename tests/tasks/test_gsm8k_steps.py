@@ -138,7 +138,7 @@ def test_filters_by_hand(filter, kept):
 def test_unknown_options_offer_the_nearest(tmp_path):
     path = write(tmp_path / "train.jsonl", "9/3=3")
     with pytest.raises(ConfigError, match="'digits'"):
-        load_task_set("gsm8k_steps", "train", path=path, digit=3)
+        load_task_set("gsm8k-steps", "train", path=path, digit=3)
     with pytest.raises(ConfigError, match="'worked'"):
         load("train", path=path, style="work")
     with pytest.raises(DataError, match="no tasks"):

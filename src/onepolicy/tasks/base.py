@@ -55,7 +55,7 @@ TASKS: dict[str, str] = {
     "arithmetic": "onepolicy.tasks.arithmetic:load",
     "countdown": "onepolicy.tasks.countdown:load",
     "gsm8k": "onepolicy.tasks.gsm8k:load",
-    "gsm8k_steps": "onepolicy.tasks.gsm8k_steps:load",
+    "gsm8k-steps": "onepolicy.tasks.gsm8k_steps:load",
 }
 """Task sets by name: `module:function`, called with the split and its own options."""
 

@@ -109,7 +109,7 @@ def load(
     Raises: ConfigError for an unknown style, or a test file without a train file; DataError for an unreadable file.
     """
     if style not in STYLES:
-        raise ConfigError(f"Unknown style {style!r} of gsm8k_steps. {nearest(style, STYLES)}")
+        raise ConfigError(f"Unknown style {style!r} of gsm8k-steps. {nearest(style, STYLES)}")
     counts: Counter[str] = Counter()
     found, dropped = _calculations(split, path, on_error, counts)
     in_train: set[str] = set()
@@ -119,12 +119,12 @@ def load(
     passes = Filter(digits, length, terms, decimals, operators)
     kept = _unique(found, in_train, passes, counts)
     if n is not None and n < len(kept):
-        kept = [kept[i] for i in sorted(derive_rng(seed, "gsm8k_steps", split).permutation(len(kept))[:n])]
+        kept = [kept[i] for i in sorted(derive_rng(seed, "gsm8k-steps", split).permutation(len(kept))[:n])]
     verifier = AnswerVerifier(judge, TAGGED, weights)
     tasks = tuple(_task(one, verifier, system) for one in kept)
     counts["tasks"] = len(tasks)
     return TaskSet(
-        name=f"gsm8k_steps/{split}",
+        name=f"gsm8k-steps/{split}",
         tasks=tasks,
         characters=CHARACTERS,
         demonstrate=partial(demonstrate, style=style) if split == "train" else None,
@@ -229,7 +229,7 @@ def _beside(path: str) -> str:
     train = Path(path).with_name("train.jsonl") if path else Path()
     if path and not train.is_file():
         raise ConfigError(
-            f"The test split of gsm8k_steps needs the train file to be held out from, and {train} is not there; "
+            f"The test split of gsm8k-steps needs the train file to be held out from, and {train} is not there; "
             "give it as exclude=."
         )
     return str(train) if path else ""
@@ -286,4 +286,4 @@ def _task(one: Calculation, verifier: AnswerVerifier, system: str) -> Task:
     kind = operators[0] if len(operators) == 1 else "mixed"
     meta = {"level": kind, "expression": one.expression, "exact": number_text(one.value)}
     answer = number_text(one.written)
-    return Task(f"gsm8k_steps/{one.expression}", conversation(f"{one.expression}=", system), answer, verifier, meta)
+    return Task(f"gsm8k-steps/{one.expression}", conversation(f"{one.expression}=", system), answer, verifier, meta)
