@@ -97,6 +97,8 @@ SICK = {
     "no learning": ({"rollout/score": list(0.4 + 0.05 * NOISE)}, "warning", ["No significant change"]),
     "getting worse": ({"rollout/score": list(0.8 - 0.5 * STEPS / N + 0.05 * NOISE)}, "problem", ["0.7"]),
     "solved from the start": ({"rollout/score": list(np.minimum(1, 0.97 + 0.01 * NOISE))}, "info", ["0.97"]),
+    "at its highest": ({"rollout/score": list(500 - np.abs(NOISE))}, "info", ["near its highest value, 500"]),
+    "too early to tell": ({"rollout/score": list(0.4 + 0.05 * NOISE)[:29]}, "info", ["29 values of rollout/score"]),
     "held-out loss": (
         {"eval/accuracy": [0.8, 0.4], "eval/accuracy_low": [0.75, 0.35], "eval/accuracy_high": [0.85, 0.45]},
         "problem", ["80 % [75 %, 85 %] at step 1", "40 % [35 %, 45 %] at step 2"],
@@ -165,6 +167,16 @@ def test_a_run_of_another_kind_is_judged_by_its_own_outcome(make_run):
     assert "sft/nll went from" in findings(make_run(down, name="sft"))["learning"].words
     worse = {"sft/nll": list(1 + 2 * STEPS / N + 0.1 * NOISE)}
     assert "getting worse" in findings(make_run(worse, name="bad"))
+
+
+def test_seeds_trained_at_once_are_judged_one_by_one_and_told_together(make_run):
+    """Of three seeds two clip too much; all are in one run's file under seed<n>/."""
+    metrics = {f"seed{s}/rollout/return": list(20 + 5.0 * STEPS) for s in (0, 2, 10)}
+    metrics |= {f"seed{s}/policy/clip_fraction": [clip] * N for s, clip in ((0, 0.1), (2, 0.4), (10, 0.5))}
+    found = findings(make_run(metrics))
+    assert set(found) == {"finished", "learning", "steps too large: clipping"}
+    assert found["steps too large: clipping"].words.startswith("2 of 3 seeds (2, 10). Seed 2: 40 % of actions")
+    assert found["learning"].words.startswith("3 of 3 seeds (0, 2, 10). Seed 0: rollout/return went")
 
 
 def test_the_trend_test_keeps_its_level_on_independent_and_on_drifting_noise():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from onepolicy.run.history import Finding, read_history
@@ -27,8 +28,24 @@ def diagnose(run_dir: str | Path) -> list[Finding]:
     Raises: CheckpointError when the directory is no run, or a file in it is damaged.
     """
     history = read_history(Path(run_dir))
-    found = [finding for rule in (*VITALS, *UPDATES, *SYMPTOMS) for finding in rule(history)]
+    found = [finding for rule in VITALS for finding in rule(history)]
+    by_seed = history.by_seed()
+    told = [(seed, finding) for seed, own in by_seed.items() for rule in (*UPDATES, *SYMPTOMS) for finding in rule(own)]
+    for name in dict.fromkeys(finding.name for _, finding in told):
+        same = [(seed, finding) for seed, finding in told if finding.name == name]
+        found.append(_of_seeds(same, len(by_seed)))
     return sorted(found, key=lambda finding: ORDER.index(finding.severity))
+
+
+def _of_seeds(same: Sequence[tuple[str, Finding]], seeds: int) -> Finding:
+    """One finding for all the seeds that share it: the first one's words, and which they are."""
+    seed, first = same[0]
+    if not seed:
+        return first
+    named = ", ".join(seed.removeprefix("seed") for seed, _ in same)
+    return replace(
+        first, words=f"{len(same)} of {seeds} seeds ({named}). Seed {seed.removeprefix('seed')}: {first.words}"
+    )
 
 
 def format(findings: Sequence[Finding], *, width: int = 100, color: bool = False) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ RECENT = 20
 """Logged values that count as "now"."""
 ENOUGH = 3
 """Logged values below which a rate is not judged."""
+
+_SEED = re.compile(r"seed\d+/")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,15 @@ class History:
     def samples(self) -> list[dict[str, Any]]:
         """The records of samples.jsonl."""
         return list(read_lines(self.directory / "samples.jsonl"))
+
+    def by_seed(self) -> dict[str, History]:
+        """The run apart for each seed trained in it, under "seed<n>"; {"": itself} when it trained one."""
+        seeds = sorted({key.partition("/")[0] for key in self.metrics if _SEED.match(key)}, key=lambda s: int(s[4:]))
+        found = {}
+        for seed in seeds:
+            own = {key.partition("/")[2]: series for key, series in self.metrics.items() if key.startswith(f"{seed}/")}
+            found[seed] = replace(self, metrics=own)
+        return found or {"": self}
 
     def finite(self, key: str) -> Window | None:
         """All finite values of a metric; None when there are fewer than ENOUGH."""

@@ -98,6 +98,8 @@ def draw(panels: Mapping[str, Sequence[Curve]], title: str) -> Figure:
         axis.set_title(key, fontsize=10)
         axis.set_ylabel(metric.unit if metric else "", fontsize=9)
         axis.set_xlabel("step", fontsize=9)
+        if metric is not None and metric.unit == "share":
+            axis.set_ylim(0, max(axis.get_ylim()[1], 0.05))
         axis.grid(alpha=0.3)
         axis.ticklabel_format(useOffset=False)
     for axis in axes[len(panels) :]:

@@ -18,6 +18,8 @@ from onepolicy.types import Metrics
 
 SHOWN_SAMPLES = 4
 """Transcripts of each kind in a report."""
+HIDDEN = ("prompt", "completion", "text", "step", "exam", "mode", "sample", "group", "task")
+"""Fields of a transcript that are shown otherwise, or say nothing to a reader of it."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _transcripts(when: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     parts = []
     for record in records[:SHOWN_SAMPLES]:
-        rest = {k: v for k, v in record.items() if k not in ("prompt", "completion", "text") and v is not None}
+        rest = {k: v for k, v in record.items() if k not in HIDDEN and v is not None}
         said = record.get("completion", record.get("text", ""))
         words = ", ".join(f"{key}: {_number(value)}" for key, value in rest.items())
         parts.append(_fenced(f"{record.get('prompt', '')}\n---\n{said}") + (f"\n\n{words}" if words else ""))

@@ -17,7 +17,7 @@ ZERO_VARIANCE = 0.80
 INVALID = 0.01
 ENTROPY_LEFT = 0.10
 TREND_POINTS, SIGNIFICANT = 30, 0.01
-SOLVED, HOPELESS = 0.9, 0.1
+SOLVED, HOPELESS, CEILING = 0.9, 0.1, 0.98
 DRIFT = 3.0
 REPEATED, REPEATING_SAMPLES = 0.5, 0.2
 
@@ -104,24 +104,32 @@ def learning(run: History) -> list[Finding]:
     found = []
     for key, better in OUTCOMES:
         window = run.finite(key)
-        if window is None or len(window.values) < TREND_POINTS:
-            continue
-        result = trend(window.values)
-        numbers = (
-            f"{key} went from {result.first:.3g} (first third) to {result.last:.3g} (last third), {p_value(result.p)}."
-        )
-        up = (result.last - result.first) * better > 0
-        if result.p < SIGNIFICANT and up:
-            found.append(Finding("good", "learning", numbers, "", window.span))
-        elif result.p < SIGNIFICANT:
-            advice = "Go back to a checkpoint before it fell; lower lr, lengthen the warm-up."
-            found.append(Finding("problem", "getting worse", numbers, advice, window.span))
-        elif better > 0 and key != "rollout/return" and SOLVED <= result.last <= 1:
-            found.append(Finding("info", "solved from the start", numbers, "Give harder tasks.", window.span))
-        else:
-            advice = "Check the findings above; try 3 times lr, easier tasks, more samples a prompt, a longer run."
-            found.append(Finding("warning", "no learning", f"No significant change: {numbers}", advice, window.span))
+        if window is not None and len(window.values) >= TREND_POINTS:
+            found.append(_outcome(key, better, window))
+        elif window is not None and not key.startswith("eval/"):
+            words = f"{len(window.values)} values of {key} do not show whether it changes; {TREND_POINTS} would."
+            found.append(Finding("info", "too early to tell", words, "", window.span))
     return found
+
+
+def _outcome(key: str, better: int, window: Window) -> Finding:
+    """The finding on the trend of one metric; better: 1 when it should rise, -1 when it should fall."""
+    result = trend(window.values)
+    numbers = (
+        f"{key} went from {result.first:.3g} (first third) to {result.last:.3g} (last third), {p_value(result.p)}."
+    )
+    if result.p < SIGNIFICANT and (result.last - result.first) * better > 0:
+        return Finding("good", "learning", numbers, "", window.span)
+    if result.p < SIGNIFICANT:
+        advice = "Go back to a checkpoint before that; lower lr, lengthen the warm-up."
+        return Finding("problem", "getting worse", numbers, advice, window.span)
+    if better > 0 and not key.endswith("/return") and SOLVED <= result.last <= 1:
+        return Finding("info", "solved from the start", numbers, "Give harder tasks.", window.span)
+    if better > 0 and 0 < CEILING * max(window.values) <= result.last:
+        words = f"{numbers} It has stayed near its highest value, {max(window.values):.3g}."
+        return Finding("info", "at its highest", words, "", window.span)
+    advice = "Check the findings above; try 3 times lr, easier tasks, more samples a prompt, a longer run."
+    return Finding("warning", "no learning", f"No significant change: {numbers}", advice, window.span)
 
 
 def held_out(run: History) -> list[Finding]:

@@ -51,27 +51,21 @@ def kl_to_reference(run: History) -> list[Finding]:
     jump = _jump(run.finite("policy/kl_ref"))
     if jump is not None:
         before, after, steps = jump
-        words = f"KL to the reference went from {before:.3g} to {after:.3g} nats an action within 10 steps."
+        words = f"KL to the reference went from {before:.3g} to {after:.3g} nats an action within 10 logged steps."
         found.append(Finding("problem", "KL jump", words, advice, steps))
     return found
 
 
 def _jump(kl: Window | None) -> tuple[float, float, tuple[int, int]] | None:
-    """The first growth by KL_GROWTH within KL_GROWTH_STEPS steps that has not gone back: before, after, steps."""
+    """The first growth by KL_GROWTH within KL_GROWTH_STEPS logged values that has not gone back: from, to, steps."""
     if kl is None:
         return None
     end = statistics.median(kl.values[-3:])
-    for i, (step, before) in enumerate(zip(kl.steps, kl.values)):
-        for later, after in zip(kl.steps[i + 1 :], kl.values[i + 1 :]):
-            if later > step + KL_GROWTH_STEPS:
-                break
-            if (
-                before > 0
-                and after > max(KL_GROWTH * before, KL_FLOOR)
-                and before > KL_FLOOR / KL_GROWTH
-                and end >= after
-            ):
-                return before, after, (step, later)
+    for i, before in enumerate(kl.values):
+        for j in range(i + 1, min(i + 1 + KL_GROWTH_STEPS, len(kl.values))):
+            after = kl.values[j]
+            if KL_FLOOR / KL_GROWTH < before < after / KL_GROWTH and after > KL_FLOOR and end >= after:
+                return before, after, (kl.steps[i], kl.steps[j])
     return None
 
 
