@@ -90,7 +90,7 @@ def test_build_model_refuses_what_cannot_work(change, message):
     "sizes", [{"width": 18}, {"depth": 0}, {"heads": 3}, {"mlp": 0}], ids=["odd heads", "no layer", "uneven", "no mlp"]
 )
 def test_a_shape_that_cannot_be_built_says_which_would_be(sizes):
-    with pytest.raises(ConfigError, match="width|positive"):
+    with pytest.raises(ConfigError, match=r"width|positive"):
         ModelShape(**({"width": 16, "depth": 2, "heads": 2, "mlp": 24} | sizes))
 
 
