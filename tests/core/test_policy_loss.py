@@ -280,6 +280,10 @@ def test_metrics_are_detached_and_only_those_that_apply():
         "value/loss",
     ]
     assert not any(value.requires_grad for value in full.values())
+    watched = policy_loss(evaluation, batch, weight, replace(FULL, value_coef=0.0, kl_coef=0.0))
+    for name in ("value/loss", "policy/kl_ref"):
+        assert torch.equal(watched.metrics[name], full[name])
+    assert gradients(watched, evaluation)[2].eq(0).all()
 
 
 @pytest.mark.parametrize(

@@ -148,11 +148,11 @@ def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss
     parts = {"policy/loss": element, "policy/entropy": entropy}
     if loss.entropy_coef:
         element = torch.sub(element, entropy, alpha=loss.entropy_coef)
-    if loss.value_coef and evaluation.value is not None and batch.value_target is not None:
-        value_old = None if loss.value_clip is None else batch.value_old
-        error = _value_error(evaluation.value, batch.value_target, value_old, loss.value_clip, counted)
+    if evaluation.value is not None and batch.value_target is not None:
+        error = _value_error(evaluation.value, batch.value_target, batch.value_old, loss.value_clip, counted)
         parts["value/loss"] = error
-        element = torch.add(element, error, alpha=loss.value_coef)
+        if loss.value_coef:
+            element = torch.add(element, error, alpha=loss.value_coef)
     if batch.logp_ref is not None:
         divergence = loss.kl(logp, counted(batch.logp_ref))
         parts["policy/kl_ref"] = divergence
