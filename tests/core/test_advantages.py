@@ -113,9 +113,11 @@ def test_an_unjudged_sample_changes_nothing_for_the_others(center, scale):
 @pytest.mark.parametrize("center", ["mean", "leave_one_out"])
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e6, 1 / 3])
-def test_a_group_without_variance_gets_exactly_zero(center, scale, value):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_group_without_variance_gets_exactly_zero(center, scale, value, dtype):
     """Not rounding noise divided by a small eps."""
-    assert group_advantage(torch.full((2, 7), value), center, scale, 1e-9).eq(0.0).all()
+    for group in (3, 6, 7, 10):
+        assert group_advantage(torch.full((2, group), value, dtype=dtype), center, scale, 1e-17).eq(0.0).all()
 
 
 @pytest.mark.parametrize("center", ["mean", "leave_one_out"])
