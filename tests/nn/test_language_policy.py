@@ -259,7 +259,9 @@ def test_dropout_stays_off_in_train_mode(layout):
 def test_right_padding_needs_no_mask_and_left_padding_becomes_right_padding():
     """Attention runs without a mask tensor (plainly causal) for either side of padding."""
     inputs = rows(10)
-    left = TokenInputs(inputs.tokens.flip(1), inputs.attention.flip(1), inputs.is_action.flip(1) & False)
+    fields = (inputs.tokens, inputs.attention, inputs.is_action)
+    spare = (~inputs.attention).sum(1).tolist()
+    left = TokenInputs(*(torch.stack([row.roll(n) for row, n in zip(x, spare)]) for x in fields))
     for case in (inputs, left):
         with torch.profiler.profile(record_shapes=True) as profile, torch.no_grad():
             TokenPolicy(make().float()).evaluate(case, case.tokens)

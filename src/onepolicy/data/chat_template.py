@@ -89,8 +89,8 @@ def extend(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], new_messag
     whole = _text(tokenizer, [*start, *new_messages], prompt=True)
     if not whole.startswith(known):
         raise DataError(f"a sampled conversation cannot be continued: {_parting(known, whole)} {_UNSTABLE}")
-    begin, end = spans[-1]
-    stop = encode(tokenizer, known[begin:end])[-1]
+    end = spans[-1][1]
+    stop = next(i for i, token in _special(tokenizer).items() if known.endswith(token, 0, end))
     missing = [] if tokens and tokens[-1] == stop else [stop]
     return [*tokens, *missing, *encode(tokenizer, whole[end:])]
 
@@ -103,12 +103,13 @@ def check_stable(
     Checked on small conversations, with and without thinking: the prompt is a prefix of the finished turn and the
     assistant's part starts right behind it; earlier turns stay as they were when later ones follow; and extending
     sampled tokens equals rendering everything afresh. turns: 1 for single-turn tasks (many reasoning models drop old
-    thinking, which matters only from the second turn on). question, answers: what is said in them; give words of the
-    data when the tokenizer does not know every character.
+    thinking, which matters only from the second turn on). question, answers: what is said in them, less the characters
+    the tokenizer does not know.
 
     Raises: DataError with the place where the two texts part.
     """
-    for answer in answers:
+    question = _sayable(tokenizer, question)
+    for answer in [_sayable(tokenizer, text) for text in answers]:
         conversation: list[Turn] = []
         tokens: list[int] = []
         for turn in range(turns):
@@ -160,7 +161,7 @@ def _written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Turn]) -> Wr
         text, spans = rendered[0], marked[0]
     else:
         spans = _prefix_differences(tokenizer, messages, text)
-    special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
+    special = list(_special(tokenizer).values())
     return Written(text, [(start, _end_of_turn(text, start, end, special)) for start, end in spans])
 
 
@@ -193,6 +194,20 @@ def _end_of_turn(text: str, start: int, end: int, special: Sequence[str]) -> int
             "trained on it would never learn to stop. Use a template that ends the turn with the end token."
         )
     return max(ends)
+
+
+def _special(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Control tokens by id, longest first, so that none is mistaken for one it ends with."""
+    special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return dict(sorted(special.items(), key=lambda item: -len(item[1])))
+
+
+def _sayable(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text without the characters the tokenizer does not know."""
+    unknown = tokenizer.unk_token_id
+    parts = [text] if unknown is None else re.findall(r"</?think>|[\s\S]", text)
+    known = [p for p in parts if unknown is None or unknown not in tokenizer(p, add_special_tokens=False)["input_ids"]]
+    return "".join(known)
 
 
 def _plain(messages: Sequence[Turn]) -> list[dict[str, Any]]:
