@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onepolicy.errors import ConfigError
@@ -63,6 +63,7 @@ class Config:
 PRESETS = {"small": Config(steps=10), "large": Config(steps=1000, arch="llama")}
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Config,

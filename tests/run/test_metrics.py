@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onepolicy.run.journal import json_line
@@ -58,6 +58,7 @@ def test_units_and_meanings_are_sentences():
         assert metric.meaning.endswith("."), key
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.dictionaries(st.sampled_from(["a/x", "a/y"]), st.floats() | st.integers(-(2**70), 2**70)), max_size=5)
 )
