@@ -163,8 +163,9 @@ def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss
         acting = clip_acts(loss.surrogate, ratio, logp, advantage)
         if acting is not None:
             parts["policy/clip_fraction"] = acting.to(element.dtype)
-        sums = torch.stack(list(parts.values())).flatten(1) @ weight.flatten().to(element.dtype)
-    return LossOutput((element * weight).sum(), dict(zip(parts, sums.unbind())))
+        rows = torch.stack(list(parts.values())).view(len(parts), -1)
+        sums = rows.mv(weight.reshape(-1).to(rows.dtype)).unbind()
+    return LossOutput((element * weight).sum(), dict(zip(parts, sums)))
 
 
 def clip_acts(surrogate: Surrogate, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor | None:
