@@ -133,9 +133,8 @@ def vtrace(
     Source: Espeholt et al. 2018 (IMPALA, arXiv 1802.01561), equation 1 and section 4.2; the lambda mix as in rlax
     `vtrace_td_error_and_advantage`.
     """
-    check.same_shape(
-        logp=logp, logp_behaviour=logp_behaviour, reward=reward, value=value, next_value=next_value, carry=carry
-    )
+    check.same_shape(logp=logp, logp_behaviour=logp_behaviour, reward=reward, value=value)
+    check.same_shape(reward=reward, next_value=next_value, discount=discount, carry=carry)
     with torch.no_grad():
         ratio = torch.exp(logp - logp_behaviour)
         rho, c = ratio.clamp(max=rho_bar), lam * ratio.clamp(max=c_bar)
