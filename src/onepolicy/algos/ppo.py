@@ -1,0 +1,121 @@
+"""Proximal policy optimisation on control.
+
+    A_t = sum_l (gamma lam)^l delta_{t+l},   delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
+    J = E[ min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip) A_t) ] - value_coef E[(V - R)^2 / 2] + entropy_coef E[H]
+
+Everything but the advantage is the learner's: `learner.step(batch)` is the call GRPO makes.
+Source: Schulman et al. 2017 (arXiv 1707.06347), algorithm 1; details as in Huang et al. 2022, The 37 implementation
+details of PPO, with the defaults of stable-baselines3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from onepolicy.acting.collect import Collector, episode_metrics
+from onepolicy.batch import PolicyBatch
+from onepolicy.core.advantages import whiten
+from onepolicy.core.check import fraction
+from onepolicy.core.policy import PolicyLoss, clipped
+from onepolicy.core.returns import gae
+from onepolicy.data.rollout import Rollout, critic_metrics, flatten, minibatches
+from onepolicy.errors import ConfigError
+from onepolicy.learning.learner import PolicyLearner
+from onepolicy.types import Metrics
+
+
+@dataclass(frozen=True)
+class Config:
+    """PPO's choices; those of the optimizer are the learner's.
+
+    gamma, lam: discount and GAE's lambda, in [0, 1]. epochs: passes over a rollout. batch_size: steps a minibatch.
+    clip: of the ratio, to [1 - clip, 1 + clip]. schedule: "linear" takes clip to 0 at the end of training.
+    value_clip: reward units the critic may move in one rollout's updates, None for no bound. value_coef: on half the
+    squared error. entropy_coef: on the entropy bonus. target_kl: a rollout's updates end once KL(old || new) is 1.5
+    times this, None for never; the KL is the one measured in the last update's own forward pass.
+    """
+
+    gamma: float = 0.99
+    lam: float = 0.95
+    epochs: int = 10
+    batch_size: int = 64
+    clip: float = 0.2
+    schedule: Literal["constant", "linear"] = "constant"
+    value_clip: float | None = None
+    value_coef: float = 1.0
+    entropy_coef: float = 0.0
+    target_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        fraction("gamma", self.gamma)
+        fraction("lam", self.lam)
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; PPO learns from each rollout at least once. Set {name} >= 1.")
+        for name, bound in (("clip", self.clip), ("value_clip", self.value_clip), ("target_kl", self.target_kl)):
+            if bound is not None and not bound > 0:
+                raise ConfigError(f"{name} is {bound}; a bound is positive. Set {name} > 0.")
+
+
+def credit(rollout: Rollout, config: Config) -> PolicyBatch:
+    """The rollout [N, T] with its generalised advantages."""
+    discount = rollout.discount(config.gamma)
+    advantage = gae(rollout.reward, rollout.value, rollout.next_value, discount, rollout.carry, config.lam)
+    return rollout.batch(advantage)
+
+
+def normalised(batch: PolicyBatch) -> PolicyBatch:
+    """The minibatch with advantages of mean 0 and standard deviation 1; a single step keeps its advantage."""
+    if len(batch) == 1:
+        return batch
+    return replace(batch, advantage=whiten(batch.advantage, batch.mask))
+
+
+def loss(config: Config, share: float) -> PolicyLoss:
+    """What is minimised when the clip range is `share` of its start."""
+    clip = config.clip * share
+    return PolicyLoss(
+        surrogate=partial(clipped, low=clip, high=clip),
+        value_coef=config.value_coef,
+        value_clip=config.value_clip,
+        entropy_coef=config.entropy_coef,
+    )
+
+
+def fit(
+    learner: PolicyLearner,
+    collector: Collector,
+    config: Config,
+    *,
+    steps: int,
+    seed: int,
+    after_step: Callable[[int, Metrics], bool],
+) -> None:
+    """Train until `steps` environment steps were played, from as many as the collector has behind it.
+
+    seed: of the minibatches. after_step(environment steps so far, metrics): after each rollout's updates; logs,
+    evaluates, saves; True stops.
+    """
+    while collector.env_steps < steps:
+        start = collector.env_steps
+        learner.loss = loss(config, 1.0 - start / steps if config.schedule == "linear" else 1.0)
+        rollout = collector.collect()
+        batch = flatten(credit(rollout, config))
+        parts = (
+            part
+            for epoch in range(config.epochs)
+            for part in minibatches(batch, config.batch_size, seed, "minibatch", start, epoch)
+        )
+        updates: list[Metrics] = []
+        for part in parts:
+            updates.append(learner.step(normalised(part)))
+            if config.target_kl is not None and updates[-1]["policy/kl_old"] > 1.5 * config.target_kl:
+                break
+        metrics = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+        metrics |= critic_metrics(batch) | episode_metrics(collector.window)
+        metrics["rollout/logp_gap"] = updates[0]["learner/logp_gap"]
+        if after_step(collector.env_steps, metrics):
+            return
