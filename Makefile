@@ -33,7 +33,6 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_house.py
-	$(BIN)/pylint src/onepolicy
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

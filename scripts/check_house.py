@@ -1,7 +1,8 @@
-"""Checks of the house that no linter makes: a cap on file length, every module imports, imports stay fast."""
+"""Checks of the house that no linter makes: file length, imports that work and stay light, no repeated code."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 400
+SIMILAR_LINES = 8
 FOLDERS = ("src", "tests", "benchmarks", "scripts", "examples")
 EXTRAS = {"peft", "datasets", "vllm", "wandb", "tensorboard", "trackio"}
 
@@ -53,9 +55,41 @@ def slow_or_heavy() -> list[str]:
     return [f"`import onepolicy` takes {best:.2f} s; the limit is 0.2 s."] if best >= 0.2 else []
 
 
+def repeated() -> list[str]:
+    """Pairs of places in the package that share SIMILAR_LINES lines in a row; docstrings, imports, signatures aside."""
+    seen: dict[tuple[str, ...], tuple[Path, int]] = {}
+    found: dict[tuple[Path, Path], str] = {}
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        lines = code_lines(path)
+        for start in range(len(lines) - SIMILAR_LINES + 1):
+            window = lines[start : start + SIMILAR_LINES]
+            first = seen.setdefault(tuple(text for _, text in window), (path, window[0][0]))
+            if first != (path, window[0][0]) and (first[0], path) not in found:
+                one, two = (p.relative_to(ROOT) for p in (first[0], path))
+                found[first[0], path] = (
+                    f"{one}:{first[1]} and {two}:{window[0][0]} share {SIMILAR_LINES} lines or more; let one serve both."
+                )
+    return list(found.values())
+
+
+def code_lines(path: Path) -> list[tuple[int, str]]:
+    """(line number, text) of the lines that count as code: no blank, comment, docstring, import or signature."""
+    source = path.read_text(encoding="utf-8")
+    skipped: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            skipped |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            skipped |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, ast.FunctionDef):
+            skipped |= set(range(node.lineno, node.body[0].lineno))
+    numbered = enumerate(map(str.strip, source.splitlines()), start=1)
+    return [(i, text) for i, text in numbered if i not in skipped and text.strip("()[]{},:") and text[0] != "#"]
+
+
 def main() -> int:
     started = time.perf_counter()
-    problems = too_long() + not_importable() + slow_or_heavy()
+    problems = too_long() + not_importable() + slow_or_heavy() + repeated()
     for problem in problems:
         print(problem)
     print(f"house: {len(problems)} problems, {time.perf_counter() - started:.1f} s")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from hashlib import blake2b
 
 from onepolicy.tasks.expressions import Value, apply, evaluate, number_text, parse, reductions, to_text
 
@@ -217,5 +218,25 @@ def _columns_over(top: int, under: int) -> Iterator[str]:
         rest = left
 
 
-STYLES: dict[str, Callable[[str], str]] = {"steps": steps, "totals": totals, "rewrites": rewrites, "worked": worked}
+CARELESS = 0.6
+"""Share of problems that the style `mixed` answers at once."""
+
+
+def mixed(expression: str) -> str:
+    """Two habits in one set of demonstrations: `steps` for some problems, nothing for the others.
+
+    Which, is decided by a hash of the problem: CARELESS of them are answered at once. People's own solutions are like
+    that; imitation learns both habits, and only a reward tells which one pays.
+    """
+    draw = int.from_bytes(blake2b(expression.encode(), digest_size=4, person=b"mixed").digest(), "big")
+    return "" if draw < CARELESS * 2**32 else steps(expression)
+
+
+STYLES: dict[str, Callable[[str], str]] = {
+    "steps": steps,
+    "totals": totals,
+    "rewrites": rewrites,
+    "worked": worked,
+    "mixed": mixed,
+}
 """Ways of working an expression out, by name."""
