@@ -6,7 +6,7 @@ The generator sees tokens only; verifiers see text only; nobody here sees an adv
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onepolicy.errors import DataError
@@ -42,7 +42,8 @@ class Actor:
     def play(self, tasks: Sequence[Task], n: int, step: int) -> list[Episode]:
         """n episodes of each task, those of one task sharing a group, in the tasks' order.
 
-        Sample k of a task depends on (seed, step, task id, k) and the weights only.
+        Sample k of a task depends on (seed, step, task id, k) and the weights only; of a task that comes more than
+        once, on which time it is too.
         Raises: DataError for a prompt that leaves no room to answer, or a scorer that returns the wrong number.
         """
         prompts = [self.render(task) for task in tasks]
@@ -50,9 +51,9 @@ class Actor:
             if len(prompt) >= self.context:
                 raise DataError(
                     f"the prompt of task {task.id!r} has {len(prompt)} tokens; the model's context is {self.context}. "
-                    "Drop long prompts (max_prompt_tokens) or use a model with a longer context."
+                    "Drop long prompts (data.prompts.fit_prompts) or use a model with a longer context."
                 )
-        seeds = [derive_seed(self.seed, "rollout", step, task.id) for task in tasks]
+        seeds = [derive_seed(self.seed, "rollout", step, task.id, *again) for task, again in _repeats(tasks)]
         answers = self.generator.generate(prompts, n, self.sampling, seeds)
         drawn = [(group, done) for group, samples in enumerate(answers) for done in samples]
         texts = [self.decode(done.tokens) for _, done in drawn]
@@ -65,6 +66,14 @@ class Actor:
             _episode(tasks[group], group, prompts[group], done, text, score)
             for (group, done), text, score in zip(drawn, texts, scores, strict=True)
         ]
+
+
+def _repeats(tasks: Sequence[Task]) -> Iterator[tuple[Task, tuple[int, ...]]]:
+    """Each task with (), or from its second time on with (how often it came before,)."""
+    seen: Counter[str] = Counter()
+    for task in tasks:
+        yield task, (seen[task.id],) if seen[task.id] else ()
+        seen[task.id] += 1
 
 
 def _episode(task: Task, group: int, prompt: list[int], done: Completion, text: str, score: Score) -> Episode:

@@ -11,6 +11,7 @@ where the choice of centre, scale, ratio level, surrogate and weights w makes GR
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from onepolicy.batch import PolicyBatch
 from onepolicy.core.advantages import Center, Scale, group_advantage
+from onepolicy.core.kl import k1
+from onepolicy.core.returns import discounted_returns
 from onepolicy.data.packing import token_batch
-from onepolicy.errors import ConfigError
+from onepolicy.errors import ConfigError, RewardError
 from onepolicy.run.seeding import derive_seed
 from onepolicy.types import Episode, Metrics, Task
 
@@ -33,7 +36,8 @@ class Credit:
     group_size: completions per prompt, at least 2 unless center is "none". center, scale, eps: see
     core.advantages.group_advantage. zero_variance: "drop" leaves groups whose scores are all equal out of the step
     (their advantage is 0), "keep" lets them count in the mean. truncated: "mask" takes cut-off completions out of the
-    loss, not out of the baseline.
+    loss, not out of the baseline. kl_coef: of the KL to the reference as a cost of each token (`charge_kl`); 0 where
+    there is none, or where it stands in the loss.
     """
 
     group_size: int
@@ -42,6 +46,7 @@ class Credit:
     eps: float = 1e-6
     zero_variance: Literal["keep", "drop"] = "keep"
     truncated: Literal["keep", "mask"] = "keep"
+    kl_coef: float = 0.0
 
     def __post_init__(self) -> None:
         if self.group_size < 2 and self.center != "none":
@@ -68,7 +73,14 @@ def assign(episodes: Sequence[Episode], credit: Credit, pad_id: int) -> PolicyBa
     """The batch to learn from, or None when no group has anything to teach.
 
     episodes: grouped, group_size of each prompt in a row. Episodes that could not be judged are left out.
+    Raises: RewardError when not one of them could be judged: nothing could ever be learned.
     """
+    if all(episode.score.value is None for episode in episodes):
+        cause, count = Counter(episode.score.error or "no reason given" for episode in episodes).most_common(1)[0]
+        raise RewardError(
+            f"not one of the {len(episodes)} completions of this step could be judged ({count} of them: {cause}). "
+            "Mend the reward function or verifier; a number is needed for some completions at least."
+        )
     advantage = advantages(episodes, credit)
     informative = advantage.view(-1, credit.group_size).ne(0).any(-1).repeat_interleave(credit.group_size)
     chosen = [
@@ -82,6 +94,19 @@ def assign(episodes: Sequence[Episode], credit: Credit, pad_id: int) -> PolicyBa
     if credit.truncated == "mask" and all(e.truncated for e in kept):
         return None
     return token_batch(kept, advantage[chosen].numpy(), pad_id, truncated=credit.truncated)
+
+
+def charge_kl(batch: PolicyBatch, kl_coef: float) -> PolicyBatch:
+    """The batch with the KL to the reference as a cost of each token: A_t - kl_coef sum_{t' >= t} k1_t'.
+
+    batch: with logp_ref; k1 is taken of logp_behaviour against it, at counted tokens. The cost of a token is charged to
+    it and to those before it, as a reward without discount is; the group's baseline does not see it.
+    Source: OpenRLHF, openrlhf/trainer/ppo_utils/experience_maker.py (group_norm with its KL in the reward).
+    """
+    assert batch.logp_ref is not None
+    cost = torch.where(batch.mask, k1(batch.logp_behaviour, batch.logp_ref), 0.0)
+    to_go = discounted_returns(cost, torch.ones_like(cost), 0.0)
+    return replace(batch, advantage=torch.where(batch.mask, batch.advantage - kl_coef * to_go, 0.0))
 
 
 def minibatches(batch: PolicyBatch, count: int, seed: int) -> list[PolicyBatch]:
@@ -120,6 +145,7 @@ def fit(
         if batch is not None:
             if reference is not None:
                 batch = replace(batch, logp_ref=reference(batch))
+                batch = charge_kl(batch, credit.kl_coef) if credit.kl_coef else batch
             updates = [
                 learner.step(part)
                 for epoch in range(epochs)

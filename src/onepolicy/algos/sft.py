@@ -62,6 +62,8 @@ def fit(
     for step in range(start, steps):
         batch = credit(data.next(), pad_id)
         metrics = learner.step(batch)
+        for name in ("policy/kl_old", "learner/logp_gap"):  # nobody sampled the demonstrations: there is no old policy
+            metrics.pop(name, None)
         metrics["sft/nll"] = metrics["policy/loss"]
         metrics["sft/tokens"] = float(batch.mask.sum())
         if after_step(step + 1, metrics):

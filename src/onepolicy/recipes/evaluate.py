@@ -15,7 +15,7 @@ from onepolicy.evaluation.accuracy import AccuracyReport, evaluate_tasks
 from onepolicy.recipes.language import Language, language_of
 from onepolicy.recipes.loop import require_positive
 from onepolicy.recipes.options import Machine, ProblemOptions
-from onepolicy.recipes.textual import Problems
+from onepolicy.recipes.textual import Problems, that_fit
 from onepolicy.run.files import replace_object
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
@@ -95,7 +95,7 @@ def _one(config: Config, name: str, language: Language) -> AccuracyReport:
         instructed=config.instructions,
         options=config.problems,
     )
-    tasks = problems.held_out()
+    tasks = that_fit(problems.held_out(), language, config.problems.bad_rows)
     first = tasks.tasks[0]
     check_stable(language.tokenizer, 1, question=first.messages[-1].content, answers=(first.answer,))
     return evaluate_tasks(

@@ -7,6 +7,9 @@ in front, which a model made on the spot needs.
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +21,7 @@ from torch import Tensor
 from onepolicy.acting.episodes import Actor, Scorer, invalid_causes, rollout_metrics, verify_each
 from onepolicy.algos import grpo
 from onepolicy.batch import PolicyBatch
-from onepolicy.core.conventions import convention, policy_loss_of
+from onepolicy.core.conventions import CONVENTIONS, convention, policy_loss_of
 from onepolicy.data.prompts import PromptStream
 from onepolicy.errors import ConfigError
 from onepolicy.learning.learner import PolicyLearner, evaluate_in_parts
@@ -26,11 +29,10 @@ from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.weights import publish
 from onepolicy.nn.language import TINY
 from onepolicy.recipes import sft as sft_recipe
-from onepolicy.recipes.language import Language, load_language, open_language
-from onepolicy.recipes.loop import Loop, require_positive, run_directory
+from onepolicy.recipes.language import Language, characters_of, load_language, open_language
+from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
-from onepolicy.recipes.textual import Exam, Problems
-from onepolicy.run.config import to_json
+from onepolicy.recipes.textual import Exam, Problems, say_dropped, that_fit
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
@@ -91,14 +93,34 @@ class Config:
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "prompts", "group_size", "max_tokens")
+        require_count(self, "lora_rank", "eval_every", "save_every")
         if not self.temperature > 0:
             raise ConfigError(f"temperature is {self.temperature}; exploration needs it above 0. Use 1.0.")
         credit_of(self)
+        optim_of(self)
+
+
+def kl_coef_of(config: Config, place: str) -> float:
+    """The coefficient of the KL where the configuration puts it, "loss" or "reward"; 0 at the other place.
+
+    A coefficient given to a convention without a KL goes into the loss.
+    """
+    chosen = convention(config.convention)
+    coef = chosen.kl_coef if config.update.kl_coef is None else config.update.kl_coef
+    return coef if place == ("reward" if chosen.kl_place == "reward" else "loss") else 0.0
 
 
 def credit_of(config: Config) -> grpo.Credit:
-    """How scores become advantages under the configuration's convention."""
+    """How scores become advantages under the configuration's convention.
+
+    Raises: ConfigError for a convention whose advantage comes from a critic.
+    """
     chosen = convention(config.convention)
+    if chosen.credit != "group":
+        raise ConfigError(
+            f"convention {chosen.name!r} takes its advantage from a critic, which GRPO has not. Use one with groups: "
+            f"{', '.join(name for name, each in CONVENTIONS.items() if each.credit == 'group')}."
+        )
     return grpo.Credit(
         group_size=config.group_size,
         center=chosen.center,
@@ -106,27 +128,31 @@ def credit_of(config: Config) -> grpo.Credit:
         eps=chosen.eps,
         zero_variance=config.update.zero_variance,
         truncated=config.update.truncated,
+        kl_coef=kl_coef_of(config, "reward"),
+    )
+
+
+def optim_of(config: Config) -> OptimConfig:
+    """The optimizer's settings. Raises: ConfigError for those that cannot work."""
+    update = config.update
+    total = max(config.steps * update.epochs * update.minibatches, update.warmup_steps + 1)
+    return OptimConfig(
+        lr=config.lr,
+        warmup_steps=update.warmup_steps,
+        schedule=update.schedule,
+        total_steps=0 if update.schedule == "constant" else total,
+        max_grad_norm=update.max_grad_norm,
+        precision=config.machine.precision,
     )
 
 
 def make_learner(config: Config, policy: Any, dump_dir: Path) -> PolicyLearner:
     """The learner with the convention's loss and reduction."""
     chosen = convention(config.convention)
-    loss = policy_loss_of(chosen)
-    if config.update.kl_coef is not None:
-        loss = replace(loss, kl_coef=config.update.kl_coef)
-    total = config.steps * config.update.epochs * config.update.minibatches
     return PolicyLearner(
         policy,
-        loss,
-        optim=OptimConfig(
-            lr=config.lr,
-            warmup_steps=config.update.warmup_steps,
-            schedule=config.update.schedule,
-            total_steps=0 if config.update.schedule == "constant" else max(total, config.update.warmup_steps + 1),
-            max_grad_norm=config.update.max_grad_norm,
-            precision=config.machine.precision,
-        ),
+        replace(policy_loss_of(chosen), kl_coef=kl_coef_of(config, "loss")),
+        optim=optim_of(config),
         reduction=chosen.reduction,
         length=config.max_tokens if chosen.reduction == "fixed_length" else None,
         micro_tokens=config.machine.micro_tokens,
@@ -137,15 +163,21 @@ def make_learner(config: Config, policy: Any, dump_dir: Path) -> PolicyLearner:
 def scorer_of(path: str) -> Scorer:
     """The scorer of `module:function`, or each task's own verifier when empty.
 
-    Raises: ConfigError when it cannot be imported.
+    Modules are looked for in the current directory too.
+    Raises: ConfigError when it cannot be imported; RewardError when it cannot be called as a reward function.
     """
     if not path:
         return verify_each
     module, _, name = path.partition(":")
     try:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"reward {path!r} cannot be imported ({error}); give it as module:function.") from error
+    except Exception as error:
+        raise ConfigError(
+            f"reward {path!r} cannot be imported ({type(error).__name__}: {error}); give it as module:function, with "
+            "module.py in the current directory or on PYTHONPATH."
+        ) from error
     reward = as_reward(function)
 
     def score(pairs: Sequence[tuple[Task, str]]) -> list[Any]:
@@ -159,59 +191,76 @@ def warm_model(config: Config, directory: Path) -> str:
     if not config.warm.steps:
         return config.model
     out = directory / "warm"
-    if not (out / "model" / "config.json").is_file():
-        sft_recipe.main(
-            sft_recipe.Config(
-                model=config.model,
-                tasks=config.tasks,
-                level=config.level,
-                data=config.data,
-                eval_data=config.eval_data,
-                demonstrations=config.warm.demonstrations,
-                steps=config.warm.steps,
-                batch_size=config.warm.batch_size,
-                lr=config.warm.lr,
-                max_tokens=config.max_tokens,
-                seed=config.seed,
-                out=str(out),
-                tiny=config.tiny,
-                problems=config.problems,
-                exam=config.exam,
-                machine=config.machine,
-            ),
-            resume=out if (out / "config.json").is_file() else None,
-        )
+    if not (out / "model").is_dir():
+        begun = (out / "config.json").is_file()
+        if not begun:
+            shutil.rmtree(out, ignore_errors=True)
+        sft_recipe.main(warm_config(config, out), resume=out if begun else None)
     return str(out / "model")
 
 
+def warm_config(config: Config, out: Path) -> sft_recipe.Config:
+    """The warm start's own configuration; it is saved ten times on its way."""
+    return sft_recipe.Config(
+        model=config.model,
+        tasks=config.tasks,
+        level=config.level,
+        data=config.data,
+        eval_data=config.eval_data,
+        demonstrations=config.warm.demonstrations,
+        steps=config.warm.steps,
+        batch_size=config.warm.batch_size,
+        lr=config.warm.lr,
+        max_tokens=config.max_tokens,
+        save_every=-(-config.warm.steps // 10),
+        seed=config.seed,
+        out=str(out),
+        tiny=config.tiny,
+        problems=config.problems,
+        exam=config.exam,
+        machine=config.machine,
+    )
+
+
 def main(config: Config, resume: Path | None = None) -> Report:
-    """Run (or, given a run directory, continue) reinforcement learning with verifiable rewards."""
+    """Run (or, given a run directory, continue) reinforcement learning with verifiable rewards.
+
+    Model, data and reward are opened before a run directory is made, so that a mistake in them leaves none.
+    """
     torch.set_num_threads(config.machine.threads)
-    if resume:
-        run = Run.open(resume)
-    else:
-        run = Run.create(run_directory(config.out, RECIPE), recipe=RECIPE, config=to_json(config))
-    problems = Problems.of(config)
+    problems, score = Problems.of(config), scorer_of(config.reward)
     train, held_out = problems.train(), problems.held_out()
+    if resume is None:
+        prepare(config, config.model, train, held_out)
+    run = open_run(RECIPE, config, resume, problems.fingerprints())
     with run:
-        language = open_language(
-            warm_model(config, run.directory),
-            tiny=config.tiny,
-            tasks=held_out,
-            seed=config.seed,
-            lora_rank=config.lora_rank,
-            temperature=config.temperature,
-            device=config.machine.device,
-        )
-        return train_on(config, run, language, train.tasks, held_out)
+        prepared = prepare(config, warm_model(config, run.directory), train, held_out)
+        say_dropped(run, *prepared[1:])
+        return train_on(config, run, *prepared, score)
 
 
-def train_on(config: Config, run: Run, language: Language, tasks: Sequence[Task], held_out: TaskSet) -> Report:
-    """The training proper, on tasks already loaded."""
+def prepare(config: Config, model: str, train: TaskSet, held_out: TaskSet) -> tuple[Language, TaskSet, TaskSet]:
+    """The language model, and the training and held-out tasks whose prompts fit into it."""
+    language = open_language(
+        model,
+        tiny=config.tiny,
+        tasks=held_out,
+        characters=characters_of(train, held_out),
+        seed=config.seed,
+        lora_rank=config.lora_rank,
+        temperature=config.temperature,
+        device=config.machine.device,
+    )
+    policy = config.problems.bad_rows
+    return language, that_fit(train, language, policy), that_fit(held_out, language, policy)
+
+
+def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_out: TaskSet, score: Scorer) -> Report:
+    """The training proper, in a run that is entered."""
     learner = make_learner(config, language.policy, run.directory / "bad")
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
-    prompts = PromptStream(tasks, batch_size=config.prompts, seed=config.seed)
-    reference = reference_of(language, learner)
+    prompts = PromptStream(train.tasks, batch_size=config.prompts, seed=config.seed)
+    reference = reference_of(config, language, learner)
     exam = Exam(run, held_out, language, generator, config.max_tokens, config.seed, config.exam.k)
     parts = {**language.parts(), "learner": learner, "prompts": prompts}
     start = run.resume(**parts)
@@ -225,7 +274,7 @@ def train_on(config: Config, run: Run, language: Language, tasks: Sequence[Task]
         sampling=Sampling(config.max_tokens, config.temperature),
         seed=config.seed,
         context=language.context,
-        score=scorer_of(config.reward),
+        score=score,
     )
     with progress(config.steps, "grpo", done=start) as bar:
         loop = Loop(
@@ -254,13 +303,19 @@ def train_on(config: Config, run: Run, language: Language, tasks: Sequence[Task]
             after_step=loop.after_step,
         )
     loop.stop_if_interrupted()
-    return exam.report(config.steps, language, loop.last)
+    return exam.report(config.steps)
 
 
-def reference_of(language: Language, learner: PolicyLearner) -> Callable[[PolicyBatch], Tensor] | None:
-    """Log-probabilities under the starting policy, frozen; None when the loss has no KL term."""
-    if not learner.loss.kl_coef:
+def reference_of(config: Config, language: Language, learner: PolicyLearner) -> Callable[[PolicyBatch], Tensor] | None:
+    """Log-probabilities of the policy that the KL is measured from; None when there is no KL.
+
+    That is the policy `language` holds now, before a checkpoint is loaded: the one training began with. Or, where the
+    convention says so, the sampler's own.
+    """
+    if not kl_coef_of(config, "loss") and not kl_coef_of(config, "reward"):
         return None
+    if convention(config.convention).kl_target == "behaviour":
+        return lambda batch: batch.logp_behaviour
     frozen = language.frozen_policy()
     return lambda batch: evaluate_in_parts(frozen, batch, learner.micro_tokens).logp
 

@@ -24,7 +24,7 @@ from onepolicy.tasks.base import TaskSet
 from onepolicy.types import Message, Sampling, Task
 
 PRINTABLE = "".join(map(chr, range(32, 127))) + "\n"
-"""Characters of a tiny preset on open text."""
+"""Characters that a tiny preset on open text knows at least."""
 
 
 @dataclass(frozen=True)
@@ -137,17 +137,19 @@ def open_language(
     *,
     tiny: Tiny,
     tasks: TaskSet,
+    characters: str,
     seed: int,
     lora_rank: int = 0,
     temperature: float = 1.0,
     device: str = "cpu",
 ) -> Language:
-    """The model `model`: a tiny preset's name (made on the spot over the tasks' characters), a directory, or a hub id.
+    """The model `model`: a tiny preset's name (made on the spot over `characters`), a directory, or a hub id.
 
+    tasks: what it is to be examined on; the chat template is checked with the first.
     Raises: ModelError when model or tokenizer cannot be used; DataError when the chat template is not stable.
     """
     if model in TINY:
-        tokenizer: Any = char_tokenizer(tasks.characters or PRINTABLE)
+        tokenizer: Any = char_tokenizer(characters)
         network = build_model(
             model,
             len(tokenizer),
@@ -167,6 +169,18 @@ def open_language(
     if lora_rank:
         network = add_lora(network, lora_rank)
     return Language(network, tokenizer, TokenPolicy(network, temperature=temperature), bool(lora_rank))
+
+
+def characters_of(*sets: TaskSet) -> str:
+    """Every character of the tasks: what the sets say, or for open text what is found in it, and all of ASCII."""
+    if all(tasks.characters for tasks in sets):
+        return "".join(sorted(set().union(*(tasks.characters for tasks in sets))))
+    found = set(PRINTABLE)
+    for tasks in sets:
+        for task in tasks:
+            found.update(task.answer, *(message.content for message in task.messages))
+            found.update(tasks.demonstrate(task) if tasks.demonstrate else "")
+    return "".join(sorted(found))
 
 
 def language_of(path: str | Path) -> Language:

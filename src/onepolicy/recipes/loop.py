@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onepolicy.errors import ConfigError
-from onepolicy.run.config import EXIT_INTERRUPTED
+from onepolicy.run.config import EXIT_INTERRUPTED, to_json
 from onepolicy.run.run import Run
 from onepolicy.types import Metrics
 
@@ -24,12 +24,32 @@ def run_directory(out: str, recipe: str) -> Path:
     return path
 
 
+def open_run(recipe: str, config: Any, resume: Path | None, data: Mapping[str, str]) -> Run:
+    """The run to train in: a new one, or the one to go on with, tied to its data (name -> fingerprint).
+
+    Raises: ConfigError for a directory in use; CheckpointError for none to resume; DataError when the data changed.
+    """
+    if resume is None:
+        return Run.create(run_directory(config.out, recipe), recipe=recipe, config=to_json(config), data=data)
+    run = Run.open(resume)
+    run.use_data(data)
+    return run
+
+
 def require_positive(config: Any, *names: str) -> None:
     """Raises ConfigError for the first of the fields that is not at least 1."""
     for name in names:
         value = getattr(config, name)
         if value < 1:
             raise ConfigError(f"{name} is {value}; it counts something and is at least 1. Set {name} >= 1.")
+
+
+def require_count(config: Any, *names: str) -> None:
+    """Raises ConfigError for the first of the fields that is below 0."""
+    for name in names:
+        value = getattr(config, name)
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; it counts something or is 0 for none. Set {name} >= 0.")
 
 
 @dataclass
@@ -48,7 +68,6 @@ class Loop:
     evaluate: Callable[[int], Metrics]
     parts: Mapping[str, Any]
     shown: Mapping[str, str]
-    last: Metrics = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
     def after_step(self, step: int, metrics: Metrics) -> bool:
@@ -58,7 +77,6 @@ class Loop:
         if (self.eval_every and step % self.eval_every == 0) or done:
             metrics |= self.evaluate(step)
         self.run.log(step, metrics, {"time/step_seconds": seconds})
-        self.last |= metrics
         self.bar.advance(1, **{short: metrics[name] for name, short in self.shown.items() if name in metrics})
         if done or self.run.interrupted or (self.save_every and step % self.save_every == 0):
             self.run.save(step, **self.parts)

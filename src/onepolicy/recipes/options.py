@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onepolicy.errors import ConfigError
+from onepolicy.recipes.loop import require_count, require_positive
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,10 @@ class Tiny:
     """Architecture."""
     context: int = 128
     """Longest sequence, prompt and completion together, tokens."""
+
+    def __post_init__(self) -> None:
+        if self.context < 2:
+            raise ConfigError(f"context is {self.context}; a prompt and a completion need at least 2 tokens.")
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,10 @@ class ProblemOptions:
     decimals: int | None = None
     """gsm8k-steps: decimal places at most, 0 for whole numbers; None keeps all."""
     bad_rows: Literal["stop", "drop"] = "stop"
-    """What a broken row of a data file does: stop with its number and reason, or drop it and count."""
+    """What a row of a data file that is broken or too long does: stop with the reason, or drop it and count."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "train_size")
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,10 @@ class ExamOptions:
     """Problems."""
     k: int = 0
     """Sampled completions per problem at the first and last sitting, for avg@k, pass@k and maj@k; 0 is greedy only."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "size")
+        require_count(self, "k")
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,10 @@ class WarmStart:
     lr: float = 2e-3
     """Peak learning rate."""
 
+    def __post_init__(self) -> None:
+        require_count(self, "steps")
+        require_positive(self, "demonstrations", "batch_size")
+
 
 @dataclass(frozen=True)
 class Update:
@@ -102,3 +118,9 @@ class Update:
     """Groups whose scores are all equal: kept in the mean, or left out of the step."""
     truncated: Literal["keep", "mask"] = "keep"
     """Cut-off completions: trained on, or taken out of the loss."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "epochs", "minibatches")
+        require_count(self, "warmup_steps")
+        if self.max_grad_norm < 0 or (self.kl_coef is not None and self.kl_coef < 0):
+            raise ConfigError(f"{self}: max_grad_norm and kl_coef are at least 0; 0 switches them off.")

@@ -10,15 +10,14 @@ from typing import Any, Literal
 import torch
 
 from onepolicy.algos import sft
-from onepolicy.data.demonstrations import DemonstrationStream, load_examples
+from onepolicy.data.demonstrations import DemonstrationStream, Example, conversation, example, read_jsonl
 from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.language import TINY
-from onepolicy.recipes.language import Language, load_language, open_language
-from onepolicy.recipes.loop import Loop, require_positive, run_directory
+from onepolicy.recipes.language import PRINTABLE, Language, characters_of, load_language, open_language
+from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny
-from onepolicy.recipes.textual import MADE, Exam, Problems, worked_examples
-from onepolicy.run.config import to_json
+from onepolicy.recipes.textual import MADE, Exam, Problems, say_dropped, that_fit, worked_examples
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
@@ -74,40 +73,43 @@ class Config:
 
     def __post_init__(self) -> None:
         require_positive(self, "demonstrations", "steps", "batch_size", "max_tokens")
+        require_count(self, "lora_rank", "eval_every", "save_every")
+        optim_of(self)
 
 
-PRESETS: dict[str, Config] = {
-    "arithmetic": Config(),
-    "gsm8k-steps": Config(tasks="gsm8k-steps", demonstrations=4000, steps=800),
-}
-
-
-def examples_of(config: Config, problems: Problems, language: Language) -> list[tuple[list[int], list[bool]]]:
-    """The (tokens, is_action) pairs to learn from: a file of conversations, or the task set's worked solutions."""
-    if config.data and config.tasks in MADE:
-        policy = config.problems.bad_rows
-        return load_examples(config.data, language.tokenizer, context=language.context, policy=policy)
-    return worked_examples(problems.train(), config.demonstrations, config.seed, language)
+def optim_of(config: Config) -> OptimConfig:
+    """The optimizer's settings. Raises: ConfigError for those that cannot work."""
+    return OptimConfig(
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup_steps,
+        schedule=config.schedule,
+        total_steps=0 if config.schedule == "constant" else max(config.steps, config.warmup_steps + 1),
+        precision=config.machine.precision,
+    )
 
 
 def main(config: Config, resume: Path | None = None) -> Report:
     """Run (or, given a run directory, continue) supervised fine-tuning."""
     torch.set_num_threads(config.machine.threads)
     problems = Problems.of(config)
-    held_out = problems.held_out()
+    sets = [problems.held_out()] if own_file(config) else [problems.held_out(), problems.train()]
     language = open_language(
         config.model,
         tiny=config.tiny,
-        tasks=held_out,
+        tasks=sets[0],
+        characters=characters_of(*sets) + written_characters(config),
         seed=config.seed,
         lora_rank=config.lora_rank,
         device=config.machine.device,
     )
-    data = DemonstrationStream(examples_of(config, problems, language), batch_size=config.batch_size, seed=config.seed)
-    if resume:
-        run = Run.open(resume)
+    held_out = that_fit(sets[0], language, config.problems.bad_rows)
+    if own_file(config):
+        examples, dropped = own_examples(config, language)
     else:
-        run = Run.create(run_directory(config.out, RECIPE), recipe=RECIPE, config=to_json(config))
+        examples, dropped = worked_examples(sets[1], config.demonstrations, config.seed, language), ""
+    data = DemonstrationStream(examples, batch_size=config.batch_size, seed=config.seed)
+    run = open_run(RECIPE, config, resume, problems.fingerprints())
     learner = make_learner(config, language.policy, run.directory / "bad")
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
     exam = Exam(run, held_out, language, generator, config.max_tokens, config.seed, config.exam.k)
@@ -118,6 +120,9 @@ def main(config: Config, resume: Path | None = None) -> Report:
         return exam.sit(step, final=step == config.steps)
 
     with run:
+        say_dropped(run, held_out, *sets[1:])
+        if dropped:
+            run.say(dropped)
         start = run.resume(**parts)
         with progress(config.steps, "sft", done=start) as bar:
             loop = Loop(
@@ -132,26 +137,44 @@ def main(config: Config, resume: Path | None = None) -> Report:
             )
             sft.fit(learner, data, pad_id=language.pad_id, start=start, steps=config.steps, after_step=loop.after_step)
         loop.stop_if_interrupted()
-        return exam.report(config.steps, language, loop.last)
+        return exam.report(config.steps)
 
 
-def make_learner(config: Any, policy: Any, dump_dir: Path) -> PolicyLearner:
+def own_file(config: Config) -> bool:
+    """Whether the demonstrations are conversations in the user's own file, not the task set's worked solutions."""
+    return bool(config.data) and config.tasks in MADE
+
+
+def written_characters(config: Config) -> str:
+    """The characters of the user's own conversations, and all of ASCII; none without a file, or for a real model."""
+    if not own_file(config) or config.model not in TINY:
+        return ""
+    talks = read_jsonl(config.data, conversation, config.problems.bad_rows).rows
+    return "".join(sorted({c for talk in talks for turn in talk for c in turn["content"]} | set(PRINTABLE)))
+
+
+def own_examples(config: Config, language: Language) -> tuple[list[Example], str]:
+    """The user's own conversations as (tokens, is_action), and how many rows were dropped and why, in words.
+
+    Raises: DataError for a file without a good row, and for a broken or too long row where those are to stop.
+    """
+    tokenizer, context = language.tokenizer, language.context
+    rows = read_jsonl(config.data, lambda row: example(tokenizer, conversation(row), context), config.problems.bad_rows)
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in rows.dropped.items())
+    said = f"{config.data}: {sum(rows.dropped.values())} rows dropped, {len(rows.rows)} kept: {reasons}"
+    return list(rows.rows), said if rows.dropped else ""
+
+
+def make_learner(config: Config, policy: Any, dump_dir: Path) -> PolicyLearner:
     """The learner of an SFT run: mean negative log-likelihood over the step's assistant tokens."""
-    total = 0 if config.schedule == "constant" else max(config.steps, config.warmup_steps + 1)
-    return PolicyLearner(
-        policy,
-        sft.LOSS,
-        optim=OptimConfig(
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            warmup_steps=config.warmup_steps,
-            schedule=config.schedule,
-            total_steps=total,
-            precision=config.machine.precision,
-        ),
-        micro_tokens=config.machine.micro_tokens,
-        dump_dir=dump_dir,
-    )
+    micro_tokens = config.machine.micro_tokens
+    return PolicyLearner(policy, sft.LOSS, optim=optim_of(config), micro_tokens=micro_tokens, dump_dir=dump_dir)
+
+
+PRESETS: dict[str, Config] = {
+    "arithmetic": Config(),
+    "gsm8k-steps": Config(tasks="gsm8k-steps", demonstrations=4000, steps=800),
+}
 
 
 def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:

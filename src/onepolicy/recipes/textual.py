@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from onepolicy.data.chat_template import render_with_mask
+from safetensors import SafetensorError
+
+from onepolicy.data.demonstrations import Example, example, fingerprint
+from onepolicy.errors import DataError
 from onepolicy.evaluation.accuracy import evaluate_tasks
 from onepolicy.nn.language import TINY
 from onepolicy.recipes.language import Language
 from onepolicy.recipes.options import ProblemOptions
+from onepolicy.run import manifest
+from onepolicy.run.files import out_of_space
 from onepolicy.run.journal import read_lines
 from onepolicy.run.progress import progress
-from onepolicy.run.report import Report, write_report
+from onepolicy.run.report import Report
 from onepolicy.run.run import Run
 from onepolicy.run.seeding import derive_rng, derive_seed
 from onepolicy.tasks.base import INSTRUCTIONS, TaskSet, load_task_set
@@ -63,6 +69,11 @@ class Problems:
         order = derive_rng("held-out", self.tasks).permutation(len(tasks))[: self.eval_size]
         return replace(tasks, tasks=tuple(tasks.tasks[i] for i in sorted(order)))
 
+    def fingerprints(self) -> dict[str, str]:
+        """The sha256 of each data file, by what it is for."""
+        files = {"data": self.data, "eval_data": self.eval_data}
+        return {name: fingerprint(path) for name, path in files.items() if path}
+
     def _options(self, split: str) -> dict[str, Any]:
         chosen, train = self.options, split == "train"
         found: dict[str, Any] = {"system": INSTRUCTIONS} if self.instructed else {}
@@ -78,9 +89,53 @@ class Problems:
         return found
 
 
-def worked_examples(tasks: TaskSet, count: int, seed: int, language: Language) -> list[tuple[list[int], list[bool]]]:
-    """`count` demonstrations of a task set as (tokens, is_action)."""
-    return [render_with_mask(language.tokenizer, talk) for talk in tasks.demonstrations(count, seed)]
+def worked_examples(tasks: TaskSet, count: int, seed: int, language: Language) -> list[Example]:
+    """`count` demonstrations of a task set as (tokens, is_action).
+
+    Raises: DataError for one that is longer than the model's context.
+    """
+    found: list[Example] = []
+    for talk in tasks.demonstrations(count, seed):
+        try:
+            found.append(example(language.tokenizer, talk, language.context))
+        except DataError as error:
+            raise DataError(
+                f"the demonstration of {talk[-2].content[:60]!r} cannot be learnt from: {error}. Use a larger context "
+                "(--tiny.context), shorter problems or another style."
+            ) from error
+    return found
+
+
+def that_fit(tasks: TaskSet, language: Language, policy: Literal["stop", "drop"]) -> TaskSet:
+    """The tasks whose prompts leave room for an answer in the model's context.
+
+    Only prompts that could be too long are rendered: a tokenizer makes no more tokens of a text than it has bytes.
+    Raises: DataError for a longer prompt, naming the longest, by policy "stop"; or when none is left.
+    """
+    limit = language.context - 1
+    around = len(language.render(tasks.tasks[0]))
+    suspects = [t for t in tasks if around + sum(len(m.content.encode()) for m in t.messages) > limit]
+    lengths = {task.id: length for task in suspects if (length := len(language.render(task))) > limit}
+    if not lengths:
+        return tasks
+    if policy == "stop" or len(lengths) == len(tasks):
+        worst = max(lengths, key=lambda name: lengths[name])
+        raise DataError(
+            f"{len(lengths)} of {len(tasks)} prompts of {tasks.name} leave no room for an answer: the longest, "
+            f"{worst!r}, has {lengths[worst]} tokens and the model's context is {language.context}. Use a model with a "
+            "longer context (--tiny.context for one made on the spot), or drop such prompts: --problems.bad-rows drop."
+        )
+    kept = tuple(task for task in tasks if task.id not in lengths)
+    return replace(tasks, tasks=kept, dropped=(*tasks.dropped, *(f"{name}: prompt too long" for name in lengths)))
+
+
+def say_dropped(run: Run, *sets: TaskSet) -> None:
+    """Notes in the run's log how many rows of each set were left out, and why the first was."""
+    for tasks in sets:
+        if tasks.dropped:
+            run.say(
+                f"{tasks.name}: {len(tasks.dropped)} rows dropped, {len(tasks)} kept; the first: {tasks.dropped[0]}"
+            )
 
 
 @dataclass(frozen=True)
@@ -115,23 +170,35 @@ class Exam:
             self.run.say(f"held-out exam at step {step}\n{report.table()}")
         return report.metrics()
 
-    def report(self, steps: int, policy: Any, last: Metrics) -> Report:
+    def report(self, steps: int) -> Report:
         """The model saved beside the checkpoints, report.md and curves.png; what the caller gets."""
-        directory = self.run.directory / "model"
-        self.language.parts()["model"].save_to(directory)
         table = self._table()
-        summary = f"{steps} steps. The model is in {directory}; talk to it: onepolicy chat {self.run.directory}"
-        self.run.finish(summary)
+        summary = f"{steps} steps. {self._save_model()}"
         records = [r for r in read_lines(self.run.directory / "samples.jsonl") if r.get("exam")]
         shown = {when: [r for r in records if r["step"] == step] for when, step in (("before", 0), ("after", steps))}
-        write_report(
-            self.run.directory,
-            summary,
-            tables={"Held-out accuracy": table},
-            before=shown["before"],
-            after=shown["after"],
-        )
-        return Report(self.run.directory, last, policy, f"{table}\n{summary}")
+        last: Metrics = {}
+        for line in read_lines(self.run.directory / "metrics.jsonl"):
+            last |= {name: value for name, value in line.items() if name != "step" and value is not None}
+        self.run.finish(summary, tables={"Held-out accuracy": table}, before=shown["before"], after=shown["after"])
+        return Report(self.run.directory, last, self.language, f"{table}\n{summary}")
+
+    def _save_model(self) -> str:
+        """The model in the run's directory `model`, all of it or nothing; where it is, in words."""
+        final = self.run.directory / "model"
+        building = final.with_name("model.tmp")
+        shutil.rmtree(building, ignore_errors=True)
+        try:
+            self.language.parts()["model"].save_to(building)
+            manifest.publish(building, final)
+        except (OSError, SafetensorError) as error:
+            if not out_of_space(error):
+                raise
+            shutil.rmtree(building, ignore_errors=True)
+            self.run.say(
+                f"No model in {final}: the disk is full. Free some room: onepolicy resume {self.run.directory}"
+            )
+            return "The disk was full, the model is not written."
+        return f"The model is in {final}; talk to it: onepolicy chat {self.run.directory}"
 
     def _table(self) -> str:
         """Held-out accuracy with its interval at every sitting, from the run's metrics."""
