@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import torch
 from onepolicy.data.chat_template import check_stable
 from onepolicy.errors import ConfigError
 from onepolicy.evaluation.accuracy import AccuracyReport, evaluate_tasks
-from onepolicy.recipes.language import Language, language_of
-from onepolicy.recipes.loop import require_positive
+from onepolicy.recipes.language import Language, is_run, language_of
+from onepolicy.recipes.loop import require_count, require_positive
 from onepolicy.recipes.options import Machine, ProblemOptions
-from onepolicy.recipes.textual import Problems, that_fit
+from onepolicy.recipes.textual import Problems, instructed, that_fit
 from onepolicy.run.files import replace_object
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
+from onepolicy.run.run import Run
 from onepolicy.types import Metrics, Sampling
 
 
@@ -44,8 +46,6 @@ class Config:
     """Longest completion, tokens."""
     temperature: float = 1.0
     """Of the sampled completions."""
-    instructions: bool = False
-    """Tell the model the answer format in words."""
     seed: int = 0
     """Seed of the sampled completions."""
     out: str = ""
@@ -55,8 +55,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require_positive(self, "size", "max_tokens")
-        if self.k < 0:
-            raise ConfigError(f"k is {self.k}; it counts samples a problem. Set 0 for greedy only, or more.")
+        require_count(self, "k")
 
 
 def main(config: Config) -> Report:
@@ -66,11 +65,13 @@ def main(config: Config) -> Report:
     """
     if not config.model:
         raise ConfigError("no model was named; give a run directory, a Hugging Face directory or a hub id.")
+    names = [name.strip() for name in config.tasks.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"tasks is {config.tasks!r}; give at least one task set, see: onepolicy list.")
     torch.set_num_threads(config.machine.threads)
     language = language_of(config.model)
     language.model.to(config.machine.device)
     reports: dict[str, AccuracyReport] = {}
-    names = [name.strip() for name in config.tasks.split(",") if name.strip()]
     with progress(len(names), "evaluation") as bar:
         for name in names:
             reports[name] = _one(config, name, language)
@@ -92,7 +93,7 @@ def _one(config: Config, name: str, language: Language) -> AccuracyReport:
         eval_data=config.eval_data,
         eval_size=config.size,
         seed=config.seed,
-        instructed=config.instructions,
+        instructed=_instructed(config),
         options=config.problems,
     )
     tasks = that_fit(problems.held_out(), language, config.problems.bad_rows)
@@ -109,9 +110,19 @@ def _one(config: Config, name: str, language: Language) -> AccuracyReport:
     )
 
 
+def _instructed(config: Config) -> bool:
+    """Whether the model is told the answer format: as asked, or as the run that trained it decided."""
+    asked, place = config.problems.instructions, Path(config.model)
+    if asked is None and is_run(place):
+        trained = Run.open(place).config
+        return instructed(trained["model"], trained["problems"].get("instructions"))
+    return instructed(config.model, asked)
+
+
 def _write(directory: Path, config: Config, reports: dict[str, AccuracyReport], metrics: Metrics) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {"model": config.model, "k": config.k, "seed": config.seed, "metrics": metrics}
+    known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    result: dict[str, Any] = {"model": config.model, "k": config.k, "seed": config.seed, "metrics": known}
     replace_object(directory / "report.json", result)
     lines = [json.dumps({"tasks": name, **record}) for name, report in reports.items() for record in report.samples]
     (directory / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import torch
 from onepolicy.acting.engine import Engine
 from onepolicy.data.chat_template import check_stable, render
 from onepolicy.data.tokenizer import char_tokenizer, check_vocabulary, end_tokens, load_tokenizer
+from onepolicy.errors import ModelError
 from onepolicy.nn.language import TINY, add_lora, build_model, load_model, merged_state, plain_copy, save_model
 from onepolicy.nn.token_policy import TokenPolicy
 from onepolicy.recipes.options import Tiny
@@ -183,14 +184,24 @@ def characters_of(*sets: TaskSet) -> str:
     return "".join(sorted(found))
 
 
+def is_run(place: Path) -> bool:
+    """Whether a directory is that of a run, not of a model."""
+    return (place / "status.json").is_file() or (place / "checkpoints").is_dir()
+
+
 def language_of(path: str | Path) -> Language:
     """The language model in a run directory (its newest checkpoint), a Hugging Face directory or on the hub.
 
     Raises: CheckpointError for a run without a valid checkpoint; ModelError for anything else that cannot be opened.
     """
     place = Path(path)
-    if (place / "status.json").is_file() or (place / "checkpoints").is_dir():
-        _, checkpoint, _ = manifest.newest_readable(Run.open(place).checkpoints)
+    if is_run(place):
+        run = Run.open(place)
+        _, checkpoint, _ = manifest.newest_readable(run.checkpoints)
+        if not (checkpoint / "model").is_dir():
+            raise ModelError(
+                f"{place} is a run of {run.recipe}, which trains no language model. Name one of sft or grpo."
+            )
         place = checkpoint / "model"
     name = str(place) if place.exists() else str(path)
     model, tokenizer = load_model(name), load_tokenizer(name)

@@ -37,6 +37,8 @@ class ProblemOptions:
     """gsm8k-steps: characters of a problem at most; None keeps all."""
     decimals: int | None = None
     """gsm8k-steps: decimal places at most, 0 for whole numbers; None keeps all."""
+    instructions: bool | None = None
+    """Tell the model the answer format in words; None for those not made on the spot, if they can read the words."""
     bad_rows: Literal["stop", "drop"] = "stop"
     """What a row of a data file that is broken or too long does: stop with the reason, or drop it and count."""
 

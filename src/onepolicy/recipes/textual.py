@@ -9,6 +9,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 
 from onepolicy.data.demonstrations import Example, example, fingerprint
+from onepolicy.data.tokenizer import encode, load_tokenizer
 from onepolicy.errors import DataError
 from onepolicy.evaluation.accuracy import evaluate_tasks
 from onepolicy.nn.language import TINY
@@ -47,7 +48,7 @@ class Problems:
 
     @staticmethod
     def of(config: Any) -> Problems:
-        """The problems a recipe's configuration asks for; a model that is not tiny is told the answer format."""
+        """The problems a recipe's configuration asks for."""
         return Problems(
             tasks=config.tasks,
             level=config.level,
@@ -55,7 +56,7 @@ class Problems:
             eval_data=config.eval_data,
             eval_size=config.exam.size,
             seed=config.seed,
-            instructed=config.model not in TINY,
+            instructed=instructed(config.model, config.problems.instructions),
             options=config.problems,
         )
 
@@ -87,6 +88,22 @@ class Problems:
             limits = {"digits": chosen.digits, "length": chosen.length, "decimals": chosen.decimals}
             found |= {"exclude": "" if train else self.data, **limits}
         return found
+
+
+def instructed(model: str, asked: bool | None) -> bool:
+    """Whether a model is told the answer format in words: as asked, or if it is none made here and can read them.
+
+    A model made on the spot has learnt the format from demonstrations; one that grew out of it, now a directory, is
+    known by a tokenizer that has no letters.
+    """
+    if asked is not None:
+        return asked
+    if model in TINY:
+        return False
+    try:
+        return bool(encode(load_tokenizer(model), INSTRUCTIONS))
+    except DataError:
+        return False
 
 
 def worked_examples(tasks: TaskSet, count: int, seed: int, language: Language) -> list[Example]:
