@@ -1,0 +1,31 @@
+"""Every benchmark against a peer, one after the other; what `make bench` runs. Names on the command line choose some.
+
+Each prints a table and writes results/NAME.json. Run them on an idle machine: they use its cores one at a time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from common import FOLDER
+
+
+def main(chosen: list[str]) -> int:
+    """The number of benchmarks that failed."""
+    scripts = {path.stem: path for path in sorted(FOLDER.glob("*_vs_*.py"))}
+    unknown = [name for name in chosen if name not in scripts]
+    if unknown:
+        print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(scripts)}.", file=sys.stderr)
+        return 2
+    failed = []
+    for name in chosen or scripts:
+        print(f"\n== {name}", flush=True)
+        if subprocess.run([sys.executable, str(scripts[name])], check=False).returncode:
+            failed.append(name)
+    print(f"\n{len(failed)} failed: {', '.join(failed)}" if failed else "\nall done")
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
