@@ -10,7 +10,7 @@ details of PPO, with the defaults of stable-baselines3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -74,6 +74,18 @@ def normalised(batch: PolicyBatch) -> PolicyBatch:
     return replace(batch, advantage=whiten(batch.advantage, batch.mask))
 
 
+def epochs_of(batch: PolicyBatch, config: Config, *seed: int | str) -> Iterator[PolicyBatch]:
+    """The normalised minibatches of every epoch, each epoch in an order of its own.
+
+    A minibatch that is the whole batch is the same in every epoch and is normalised once.
+    """
+    if config.batch_size >= len(batch):
+        yield from [normalised(batch)] * config.epochs
+        return
+    for epoch in range(config.epochs):
+        yield from map(normalised, minibatches(batch, config.batch_size, *seed, epoch))
+
+
 def loss(config: Config, share: float) -> PolicyLoss:
     """What is minimised when the clip range is `share` of its start."""
     clip = config.clip * share
@@ -104,14 +116,9 @@ def fit(
         learner.loss = loss(config, 1.0 - start / steps if config.schedule == "linear" else 1.0)
         rollout = collector.collect()
         batch = flatten(credit(rollout, config))
-        parts = (
-            part
-            for epoch in range(config.epochs)
-            for part in minibatches(batch, config.batch_size, seed, "minibatch", start, epoch)
-        )
         updates: list[Metrics] = []
-        for part in parts:
-            updates.append(learner.step(normalised(part)))
+        for part in epochs_of(batch, config, seed, "minibatch", start):
+            updates.append(learner.step(part))
             if config.target_kl is not None and updates[-1]["policy/kl_old"] > 1.5 * config.target_kl:
                 break
         metrics = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ def orthogonal(*shape: int, gain: float, rng: torch.Generator) -> nn.Parameter:
 class StackedMLP(nn.Module):
     """`count` tanh networks over the same input, a batched matrix product per layer.
 
-    sizes: input, then hidden widths, the same for each network. Weights are orthogonal with gain sqrt(2), biases 0.
-    forward: [M, sizes[0]] -> [count, M, sizes[-1]].
+    sizes: input, then hidden widths, the same for each network. Layer k has weight{k} [count, in, out], orthogonal with
+    gain sqrt(2), and bias{k} [count, 1, out], 0. forward: [M, sizes[0]] -> [count, M, sizes[-1]].
     """
 
     def __init__(self, count: int, sizes: Sequence[int], *, rng: torch.Generator) -> None:
@@ -44,19 +44,22 @@ class StackedMLP(nn.Module):
             raise ConfigError(
                 f"sizes is {tuple(sizes)}; a network has an input and at least one hidden layer, all >= 1."
             )
-        pairs = list(pairwise(sizes))
-        self.weights = nn.ParameterList([orthogonal(count, a, b, gain=math.sqrt(2), rng=rng) for a, b in pairs])
-        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(count, 1, b)) for _, b in pairs])
+        self.count = count
+        self.layers = [(f"weight{k}", f"bias{k}") for k in range(len(sizes) - 1)]
+        for (weight, bias), (before, after) in zip(self.layers, pairwise(sizes), strict=True):
+            self.register_parameter(weight, orthogonal(count, before, after, gain=math.sqrt(2), rng=rng))
+            self.register_parameter(bias, nn.Parameter(torch.zeros(count, 1, after)))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x.expand(len(self.weights[0]), *x.shape)
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            h = tanh(torch.baddbmm(bias, h, weight))
+        parameters = cast("dict[str, Tensor]", self._parameters)  # a lookup costs a twentieth of a module's attribute
+        h = x.expand(self.count, *x.shape)
+        for weight, bias in self.layers:
+            h = torch.tanh(torch.baddbmm(parameters[bias], h, parameters[weight]))
         return h
 
     def numpy_copy(self) -> Callable[[Array], Array]:
         """The network as it is now, in numpy: for few rows the call costs a third of torch's."""
-        layers = [(numpy_copy(w), numpy_copy(b)) for w, b in zip(self.weights, self.biases, strict=True)]
+        layers = [(numpy_copy(getattr(self, w)), numpy_copy(getattr(self, b))) for w, b in self.layers]
 
         def forward(x: Array) -> Array:
             h = x
@@ -72,25 +75,3 @@ class StackedMLP(nn.Module):
 def numpy_copy(parameter: Tensor) -> Array:
     """A parameter's values as a numpy array of its own."""
     return parameter.detach().cpu().numpy().copy()
-
-
-def tanh(x: Tensor) -> Tensor:
-    """tanh(x) = 2 sigmoid(2x) - 1, any shape: the same function at under half the cost on CPUs, where torch's sigmoid
-    is four times faster than its tanh. The absolute error is below 2e-7 in float32. Differentiable twice."""
-    result: Tensor = _FastTanh.apply(x)
-    return result
-
-
-class _FastTanh(torch.autograd.Function):
-    """One node in the graph instead of three, with tanh's own derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = torch.sigmoid(x + x).mul_(2.0).sub_(1.0)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        return torch.ops.aten.tanh_backward(grads[0], y)
