@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class ModelShape:
 
 
 TINY: dict[str, ModelShape] = {
-    "tiny-0.2m": ModelShape(width=64, depth=4, heads=4, mlp=176),
+    "tiny-0.2m": ModelShape(width=64, depth=3, heads=4, mlp=256),
     "tiny-1m": ModelShape(width=128, depth=5, heads=4, mlp=344),
     "tiny-4m": ModelShape(width=256, depth=5, heads=8, mlp=688),
 }
@@ -200,7 +201,7 @@ def save_model(model: PreTrainedModel, tokenizer: Any, directory: str | Path) ->
     with _bars(visible=False):
         if has_lora(model):
             with torch.device("meta"):
-                empty = AutoModelForCausalLM.from_config(model.config)
+                empty = AutoModelForCausalLM.from_config(deepcopy(model.config))
             empty.generation_config = model.generation_config
             empty.save_pretrained(directory, state_dict=merged_state(model))
             model.save_pretrained(directory / "adapter")

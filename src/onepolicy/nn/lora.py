@@ -5,6 +5,7 @@ Not here: saving (language.py).
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -89,10 +90,10 @@ def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
 def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A model of its own memory that computes the same, without LoRA layers, in eval mode; for a generator to own."""
     with torch.random.fork_rng(devices=[]):
-        copy = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype, attn_implementation="sdpa")
-    copy.load_state_dict(merged_state(model))
-    copy.generation_config = model.generation_config
-    return copy.to(model.device).eval()
+        plain = AutoModelForCausalLM.from_config(deepcopy(model.config), dtype=model.dtype, attn_implementation="sdpa")
+    plain.load_state_dict(merged_state(model))
+    plain.generation_config = deepcopy(model.generation_config)
+    return plain.to(model.device).eval()
 
 
 def _peft() -> Any:

@@ -153,7 +153,13 @@ def forward_packed(module: PreTrainedModel, packed: Packed) -> Any:
     """The output of a model (or its backbone) for the packed row.
 
     A four-dimensional mask is handed on by transformers as it is, unread by ragged_attention: no mask is built.
+    Raises: ModelError when another attention has been set since: it would let sequences see each other.
     """
+    if module.config._attn_implementation != ATTENTION:
+        raise ModelError(
+            f"the model's attention is {module.config._attn_implementation!r}, but a packed row needs {ATTENTION!r}; "
+            "something set it after the policy was made. Make the TokenPolicy last, or use layout='padded'."
+        )
     mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=packed.tokens.device)
     return module(
         input_ids=packed.tokens,
