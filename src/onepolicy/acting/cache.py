@@ -49,6 +49,10 @@ class Cache:
         self.entries = [next(seen[shape]) for shape in self._shapes]
         self.rows, self.capacity = rows, capacity
 
+    def release(self) -> None:
+        """Frees the memory; `reserve` allocates it anew."""
+        self._storages, self.entries, self.rows, self.capacity = {}, [], 0, 0
+
     @property
     def bytes(self) -> int:
         """Memory held, in bytes."""
@@ -84,3 +88,8 @@ class Prompts:
     def bytes(self) -> int:
         """Memory held, in bytes."""
         return sum(storage.numel() * storage.element_size() for storage in self.storages.values())
+
+    @property
+    def tokens(self) -> int:
+        """Positions held, padding included."""
+        return next(storage.shape[1] * storage.shape[3] for storage in self.storages.values())

@@ -16,14 +16,20 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from onepolicy.acting.family import Blueprint, Fused, blueprint, fuse
-from onepolicy.acting.kernels import TILE, Net, Store, Tile
+from onepolicy.acting.kernels import TILE
+from onepolicy.acting.layout import Net, Output, Queue, Rows, Store, Tile
 from onepolicy.acting.matmul import BLOCK, PANEL, pack, padded
 from onepolicy.acting.plan import Done, Plan, check_room
 from onepolicy.acting.sampling import streams
-from onepolicy.acting.worker import Output, Queue, Rows, work
+from onepolicy.acting.worker import work
 
 LARGEST = 30_000_000
 """Parameters up to which the weights are cheaper to stream by every thread than to share between threads."""
+_PLAIN = (
+    *("embed", "positions", "cos", "sin", "q_norm", "k_norm", "up_bias", "o_bias", "down_bias"),
+    *("norm1", "norm1_bias", "norm2", "norm2_bias", "norm", "norm_bias"),
+)
+"""Weights the kernels read as they are; the others are matrices, packed."""
 _STRIDE = 16
 """Steps between two looks at stop strings; what was drawn past a stop is cut off again."""
 
@@ -52,7 +58,7 @@ class CompiledRunner:
         samples = len(plan.prompts) * plan.n
         shared = padded(max(map(len, plan.prompts)))
         private = padded(max(1, max(plan.limits) - 1))
-        rows = check_room(plan, shared + private, samples)
+        rows = check_room(plan, shared + private)
         threads = max(1, min(torch.get_num_threads(), rows))
         queue = _queue(plan, threads)
         done = Done.empty(samples, max(plan.limits))
@@ -76,21 +82,21 @@ class CompiledRunner:
         done.cache_bytes = sum(memory.nbytes for memory in self._memory)
         return done
 
-    def _drive(self, plan: Plan, arguments: list[Any], queue: Queue, output: Output) -> None:
+    def _drive(self, plan: Plan, arguments: list[tuple[Any, ...]], queue: Queue, output: Output) -> None:
         """Lets every thread work until all samples have ended, looking at stop strings in between if there are any."""
         steps = _STRIDE if plan.sampling.stop else np.iinfo(np.int64).max
-        seen = np.zeros(len(output.count), dtype=np.int64)
+        seen = np.zeros(len(output.written), dtype=np.int64)
         with ThreadPoolExecutor(len(arguments)) as pool:
-            live = 1
-            while live:
-                futures = [pool.submit(work, *argument, steps) for argument in arguments]
+            while not output.ended.all():
+                futures = [pool.submit(work, *(*argument, steps)) for argument in arguments]
                 try:
-                    live = sum(future.result() for future in futures)
-                finally:
-                    queue.control[1] = live == 1 and any(not future.done() for future in futures)
+                    for future in futures:
+                        future.result()
+                except BaseException:
+                    queue.control[1] = 1  # an interrupt reaches this thread only; the others stop at their next step
+                    raise
                 if plan.sampling.stop:
                     _cut(plan, output, seen)
-                    live = live or int(queue.control[0] < len(queue.units))
 
     def _stores(self, share: list[int], shared: int, private: int) -> list[Store]:
         """Cache memory for every thread, kept from call to call while it has the right size."""
@@ -141,12 +147,12 @@ def _queue(plan: Plan, threads: int) -> Queue:
 
 def _cut(plan: Plan, output: Output, seen: np.ndarray) -> None:
     """Ends samples at the token that completed a stop string, among the tokens drawn since the last look."""
-    for sample in np.flatnonzero(output.count > seen).tolist():
-        for count in range(int(seen[sample]) + 1, int(output.count[sample]) + 1):
+    for sample in np.flatnonzero(output.written > seen).tolist():
+        for count in range(int(seen[sample]) + 1, int(output.written[sample]) + 1):
             if plan.ends(output.tokens[sample, :count]):
-                output.count[sample], output.ended[sample] = count, 2
+                output.written[sample], output.ended[sample] = count, 2
                 break
-    seen[:] = output.count
+    seen[:] = output.written
 
 
 def _rows(net: Net, count: int) -> Rows:
@@ -156,7 +162,7 @@ def _rows(net: Net, count: int) -> Rows:
         slot=np.zeros(count, dtype=np.int64),
         unit=np.zeros((count, 5), dtype=np.int64),
         first=np.zeros((count, net.vocab), dtype=np.float32),
-        counts=np.zeros(3, dtype=np.int64),
+        counts=np.zeros(4, dtype=np.int64),
         weights=np.zeros(net.vocab, dtype=np.float32),
     )
 
@@ -175,7 +181,7 @@ def _tile(net: Net, positions: int) -> Tile:
         up=floats(net.hidden * (2 if net.gated else 1)),
         mixed=floats(net.heads * net.dv),
         logits=floats(net.vocab),
-        scores=np.zeros((1, positions), dtype=np.float32),
+        scores=np.zeros((1, padded(positions, 32)), dtype=np.float32),
         token=integers(),
         position=integers(),
         prompt=integers(),
@@ -219,11 +225,5 @@ def _net(plan: Blueprint, fused: Fused) -> Net:
         up=pack(fused.up.numpy()),
         down=pack(fused.down.numpy()),
         head=pack(fused.head.numpy()),
-        **{
-            name: np.ascontiguousarray(getattr(fused, name).numpy())
-            for name in (
-                "embed positions cos sin norm1 norm1_bias q_norm k_norm o_bias norm2 norm2_bias up_bias down_bias norm "
-                "norm_bias"
-            ).split()
-        },
+        **{name: np.ascontiguousarray(getattr(fused, name).numpy()) for name in _PLAIN},
     )

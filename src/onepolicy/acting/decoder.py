@@ -170,8 +170,3 @@ class _Layer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1
-
-
-def choose_decoder(model: PreTrainedModel) -> Decoder:
-    """The decoder for a model."""
-    return ModuleDecoder(model)

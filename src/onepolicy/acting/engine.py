@@ -1,9 +1,8 @@
 """The built-in generator: continuous batching over one causal language model.
 
-A fixed number of slots hold running sequences. A finished sequence's slot takes the next waiting one at once; when none
-waits, the last live row moves into the gap, so that a step costs what its live rows and their longest context cost. A
-prompt runs through the model once for all its samples. In: scheduling, weights, errors, statistics. Not in: the forward
-step (decoder.py), the draw (sampling.py), chat templates and text (episodes.py).
+A fixed number of slots hold running sequences; a finished sequence's slot takes the next waiting one at once; a prompt
+runs through the model once for all its samples. In: what a call may ask for, weights and their version, statistics. Not
+in: the loops that do it (compiled.py for small models on a CPU, stepping.py for all others), text (episodes.py).
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, final
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from onepolicy.acting.decoder import Decoder, choose_decoder
+from onepolicy.acting.choice import choose_runner
+from onepolicy.acting.plan import Plan, Runner
 from onepolicy.acting.sampling import check_sampling
-from onepolicy.acting.schedule import Plan, Work, decode_all
 from onepolicy.errors import ConfigError, DataError, ModelError
 from onepolicy.types import Completion, Metrics, Sampling
-
-PREFILL_TOKENS = 8192
-"""Prompt tokens computed ahead of need in one go, when the cache's bound leaves room for them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,8 @@ class Engine:
     model: used in place, not copied; it may be the one being trained. Call `load` (or `refresh`) after its weights
     changed. eos_token_ids: end every completion. decode: token ids -> text, needed for stop strings only.
     slots: sequences in flight at once. cache_tokens: bound on cached positions, shared prompts included; None: as
-    many as the slots need.
+    many as the slots need. path: "auto" takes the fastest that agrees with the model's own forward; "compiled", "lean"
+    and "module" ask for one (see choice.py).
 
     A sample depends on (seed of its prompt, k, weights) only: its random numbers are hashes of (seed, k, position).
     A max_tokens that would pass the model's context is cut to the room left, and the completion's stop is "length".
@@ -75,6 +73,7 @@ class Engine:
         decode: Callable[[Sequence[int]], str] | None = None,
         slots: int = 64,
         cache_tokens: int | None = None,
+        path: str = "auto",
     ) -> None:
         if slots < 1:
             raise ConfigError(f"slots is {slots}; the engine needs at least 1. Set slots >= 1.")
@@ -87,13 +86,12 @@ class Engine:
         self._eos = tuple(eos_token_ids)
         self._check_tokens("eos_token_ids", self._eos, ConfigError)
         with _inference(model):
-            self._decoder: Decoder = choose_decoder(model)
-        self._work = Work(self._decoder, model.dtype, model.device)
+            self._runner: Runner = choose_runner(model, path)
 
     @property
     def path(self) -> str:
-        """Which forward step is in use: "module" is the Hugging Face module's own."""
-        return self._decoder.path
+        """Which forward is in use: "compiled", "lean" or "module"."""
+        return self._runner.path
 
     def load(self, state: Mapping[str, Any], version: int) -> None:
         """Copies `state` (parameter name -> tensor) into the model and takes the version over.
@@ -126,7 +124,7 @@ class Engine:
     def refresh(self, version: int) -> None:
         """Takes over weights that were changed in the engine's own model, under a new version."""
         with _inference(self._model):
-            self._decoder.refresh()
+            self._runner.refresh()
         self.version = version
 
     def generate(
@@ -146,9 +144,9 @@ class Engine:
         if not plan.prompts:
             return []
         with _inference(self._model):
-            done = decode_all(plan, self._work)
-        finite = torch.from_numpy(done.logp).isfinite()
-        if not bool(finite.all()):
+            done = self._runner.run(plan)
+        if not np.isfinite(done.logp).all():
+            self._runner.release()  # what is not finite must not stay in the cache
             raise ModelError(
                 f"weights of version {self.version} gave log-probabilities that are not finite; the model has "
                 "diverged. Go back to an earlier checkpoint and lower the learning rate."
@@ -157,14 +155,18 @@ class Engine:
             steps=done.steps,
             tokens=int(done.count.sum()),
             seconds=perf_counter() - began,
-            occupancy=done.row_steps / max(1, done.steps * plan.rows),
-            rows=plan.rows,
-            cache_tokens=plan.rows * plan.capacity + done.prompt_tokens_held,
+            occupancy=done.occupancy,
+            rows=done.rows,
+            cache_tokens=done.cache_tokens,
             cache_bytes=done.cache_bytes,
             prefill_tokens=done.prefill_tokens,
-            prefill_saved=n * sum(map(len, plan.prompts)) - n * len(plan.prompts) - done.prefill_tokens,
+            prefill_saved=done.prefill_saved,
         )
         return done.completions(n, self.version)
+
+    def release(self) -> None:
+        """Frees the caches between calls, on a device that the trainer needs whole; the next call allocates anew."""
+        self._runner.release()
 
     def _plan(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[int]) -> Plan:
         check_sampling(sampling)
@@ -181,7 +183,6 @@ class Engine:
         for index, prompt in enumerate(prompts):
             self._check_prompt(index, prompt)
         limits = [min(sampling.max_tokens, self.context - len(prompt)) for prompt in prompts]
-        rows, capacity, ahead = self._rooms([len(prompt) for prompt in prompts], limits, n)
         return Plan(
             prompts=[list(prompt) for prompt in prompts],
             n=n,
@@ -191,9 +192,8 @@ class Engine:
             stop_tokens=(*self._eos, *sampling.stop_tokens),
             decode=self._decode,
             vocab=self._vocab,
-            rows=rows,
-            capacity=capacity,
-            prefill_tokens=ahead,
+            slots=self._slots,
+            cache_tokens=self._cache_tokens,
         )
 
     def _check_prompt(self, index: int, prompt: Sequence[int]) -> None:
@@ -211,23 +211,6 @@ class Engine:
                 f"{name} has token id {wrong}; the model's vocabulary is 0 to {self._vocab - 1}. Use the tokenizer "
                 "the model was built with."
             )
-
-    def _rooms(self, lengths: list[int], limits: list[int], n: int) -> tuple[int, int, int]:
-        """Rows, positions per row, and prompt tokens that may be computed ahead, within `cache_tokens`."""
-        if not lengths:
-            return 0, 0, 0
-        capacity = max(length + limit for length, limit in zip(lengths, limits, strict=True)) - 1
-        rows = min(self._slots, len(lengths) * n)
-        if self._cache_tokens is None:
-            return rows, capacity, max(PREFILL_TOKENS, max(lengths))
-        shared = max(lengths)
-        rows = min(rows, (self._cache_tokens - shared) // capacity)
-        if rows < 1:
-            raise ConfigError(
-                f"cache_tokens is {self._cache_tokens}; the longest sequence needs {capacity} positions and its "
-                f"prompt's shared copy {shared}. Set cache_tokens >= {capacity + shared}, or lower max_tokens."
-            )
-        return rows, capacity, min(PREFILL_TOKENS, self._cache_tokens - rows * capacity)
 
 
 @contextmanager

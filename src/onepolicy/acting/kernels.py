@@ -2,102 +2,24 @@
 
 The rows of a tile are independent: they may belong to different sequences, or be consecutive tokens of one prompt
 (whose keys and values are all written before any row attends). Every row sees two stretches of cache: its prompt's,
-shared by all samples of that prompt, and its own. float32 only. Not in: which row does what (worker.py).
-
-Layout of a cache: keys [slot, layer, kv head, positions / 16, D, 16] and values [slot, layer, kv head, DV / 16,
-positions, 16], DV being D padded to 16: both are panels of matmul.py, so that scores and mixtures are products.
+shared by all samples of that prompt, and its own. float32 only. Not in: which row does what (worker.py),
+how the arrays are laid out (layout.py).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from onepolicy.acting.matmul import BLOCK, FAST, PANEL, inner, multiply_add, one_row, one_row_four_chains
+from onepolicy.acting.matmul import BLOCK, FAST, PANEL, add_long_row, inner, multiply_add, set_long_row, set_one_row
 
+_NEVER = np.float32(-3.0e38)
 TILE = 32
 """Rows that go through the layers together: enough to reuse a weight from the cache, few enough to stay in it."""
-
-
-class Net(NamedTuple):
-    """A model for the compiled forward: sizes, then float32 weights; matrices as panels, absent biases zero-sized.
-
-    dv: head dimension of the values, padded to 16. Booleans say what family it is; see `family.Blueprint`.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    d: int
-    dv: int
-    hidden: int
-    vocab: int
-    eps: float
-    rms: bool
-    gated: bool
-    qk_norm: bool
-    rotary: bool
-    embed: np.ndarray
-    positions: np.ndarray
-    cos: np.ndarray
-    sin: np.ndarray
-    norm1: np.ndarray
-    norm1_bias: np.ndarray
-    qkv: np.ndarray
-    qkv_bias: np.ndarray
-    q_norm: np.ndarray
-    k_norm: np.ndarray
-    o: np.ndarray
-    o_bias: np.ndarray
-    norm2: np.ndarray
-    norm2_bias: np.ndarray
-    up: np.ndarray
-    up_bias: np.ndarray
-    down: np.ndarray
-    down_bias: np.ndarray
-    norm: np.ndarray
-    norm_bias: np.ndarray
-    head: np.ndarray
-
-
-class Tile(NamedTuple):
-    """Scratch of one thread, and what its rows stand for.
-
-    x, h [TILE, padded width], qkv, up, mixed [TILE, ...], logits [TILE, padded vocab]: activations.
-    scores [1, positions]. token, position [TILE]: fed token and its place in the sequence. prompt, own [TILE]:
-    cache slots; shared, private [TILE]: how many of their positions the row sees, the fed token included. The fed
-    token's keys and values go to the last private position, or, where private is 0, to the last shared one. reader
-    [TILE]: who reads the row's logits, in the worker's terms.
-    """
-
-    x: np.ndarray
-    h: np.ndarray
-    qkv: np.ndarray
-    up: np.ndarray
-    mixed: np.ndarray
-    logits: np.ndarray
-    scores: np.ndarray
-    token: np.ndarray
-    position: np.ndarray
-    prompt: np.ndarray
-    own: np.ndarray
-    shared: np.ndarray
-    private: np.ndarray
-    reader: np.ndarray
-
-
-class Store(NamedTuple):
-    """Caches of one thread's prompts and rows; the layout is the module's."""
-
-    prompt_keys: np.ndarray
-    prompt_values: np.ndarray
-    own_keys: np.ndarray
-    own_values: np.ndarray
 
 
 @intrinsic  # type: ignore[misc]
@@ -166,39 +88,43 @@ def _shift(c, rows, bias):  # type: ignore[no-untyped-def]
 
 
 @inner(fastmath=FAST)
-def _turn(head, d, weight, eps, cos, sin, scale, qk_norm, rotary):  # type: ignore[no-untyped-def]
-    """One head's query or key [d], normalised, rotated by its position's angles and scaled, in place."""
-    if qk_norm:
-        square = np.float32(0.0)
-        for j in range(d):
-            square += head[j] * head[j]
-        norm = np.float32(1.0) / np.sqrt(square / np.float32(d) + np.float32(eps))
-        for j in range(d):
-            head[j] *= norm * weight[j]
-    if rotary:
-        half = d // 2
-        for j in range(half):
-            a, b = head[j], head[half + j]
-            head[j] = (a * cos[j] - b * sin[j]) * scale
-            head[half + j] = (b * cos[j] + a * sin[j]) * scale
-    elif scale != np.float32(1.0):
-        for j in range(d):
-            head[j] *= scale
+def _turn(line, start, heads, d, weight, eps, cos, sin, scale, qk_norm, rotary):  # type: ignore[no-untyped-def]
+    """Heads of a query or key, normalised, rotated by their position's angles and scaled, in place.
+
+    line[start:] is heads x d; cos, sin [d / 2].
+    """
+    half = d // 2
+    for head in range(start, start + heads * d, d):
+        if qk_norm:
+            square = np.float32(0.0)
+            for j in range(head, head + d):
+                square += line[j] * line[j]
+            norm = np.float32(1.0) / np.sqrt(square / np.float32(d) + np.float32(eps))
+            for j in range(d):
+                line[head + j] *= norm * weight[j]
+        if rotary:
+            for j in range(half):
+                a, b = line[head + j], line[head + half + j]
+                line[head + j] = (a * cos[j] - b * sin[j]) * scale
+                line[head + half + j] = (b * cos[j] + a * sin[j]) * scale
+        elif scale != np.float32(1.0):
+            for j in range(head, head + d):
+                line[j] *= scale
 
 
 @inner(fastmath=FAST)
 def _remember(net, tile, store, layer, rows):  # type: ignore[no-untyped-def]
     """Turns every row's queries and keys, and writes its keys and values into its cache."""
     d, dv, kv = net.d, net.dv, net.kv_heads
-    scale = np.float32(1.0 / np.sqrt(d))
+    scale, one = np.float32(1.0 / np.sqrt(d)), np.float32(1.0)
     none = net.norm
     for i in range(rows):
         line, at = tile.qkv[i], tile.position[i]
         cos, sin = (net.cos[at], net.sin[at]) if net.rotary else (none, none)
         weight = net.q_norm[layer] if net.qk_norm else none
-        for head in range(net.heads):
-            _turn(line[head * d : (head + 1) * d], d, weight, net.eps, cos, sin, scale, net.qk_norm, net.rotary)
+        _turn(line, 0, net.heads, d, weight, net.eps, cos, sin, scale, net.qk_norm, net.rotary)
         weight = net.k_norm[layer] if net.qk_norm else none
+        _turn(line, net.heads * d, kv, d, weight, net.eps, cos, sin, one, net.qk_norm, net.rotary)
         if tile.private[i] > 0:
             place = tile.private[i] - 1
             keys, values = store.own_keys[tile.own[i], layer], store.own_values[tile.own[i], layer]
@@ -206,82 +132,57 @@ def _remember(net, tile, store, layer, rows):  # type: ignore[no-untyped-def]
             place = tile.shared[i] - 1
             keys, values = store.prompt_keys[tile.prompt[i], layer], store.prompt_values[tile.prompt[i], layer]
         for head in range(kv):
-            start = (net.heads + head) * d
-            key = line[start : start + d]
-            _turn(key, d, weight, net.eps, cos, sin, np.float32(1.0), net.qk_norm, net.rotary)
-            panel = keys[head, place // PANEL]
+            panel, start = keys[head, place // PANEL], (net.heads + head) * d
             for j in range(d):
-                panel[j, place % PANEL] = key[j]
+                panel[j, place % PANEL] = line[start + j]
             start = (net.heads + kv) * d + head * dv
             for j in range(dv):
                 values[head, j // PANEL, place, j % PANEL] = line[start + j]
 
 
 @inner(fastmath=FAST)
-def _score(line, offset, queries, row, q_start, keys, count):  # type: ignore[no-untyped-def]
-    """line[0, offset:] = query @ keys for `count` positions, rounded up to whole panels."""
-    query = queries[row : row + 1, q_start : q_start + keys.shape[1]]
-    for p in range((count + PANEL - 1) // PANEL):
-        for j in range(PANEL):
-            line[0, offset + p * PANEL + j] = np.float32(0.0)
-        one_row(query, 0, keys[p], line, offset + p * PANEL, keys.shape[1])
-
-
-@inner(fastmath=FAST)
 def _soften(line, shared, start, private):  # type: ignore[no-untyped-def]
-    """Softmax over line[:shared] and line[start:start+private], in place and not yet divided; returns the sum.
+    """Exponentials for a softmax over line[:shared] and line[start:start+private], in place; returns their sum.
 
-    What lies between and up to the end of the last panel becomes 0.
+    What lies between, and after as far as a multiple of 32, becomes 0 (1e-38): loops over whole vectors only.
     """
-    top = np.float32(-3.0e38)
-    for j in range(shared):
-        top = max(top, line[j])
-    for j in range(start, start + private):
+    end = (start + private + 31) // 32 * 32
+    for j in range(shared, start):
+        line[j] = _NEVER
+    for j in range(start + private, end):
+        line[j] = _NEVER
+    top = _NEVER
+    for j in range(end):
         top = max(top, line[j])
     total = np.float32(0.0)
-    for j in range(shared):
+    for j in range(end):
         line[j] = exp(line[j] - top)
         total += line[j]
-    for j in range(shared, start):
-        line[j] = np.float32(0.0)
-    for j in range(start, start + private):
-        line[j] = exp(line[j] - top)
-        total += line[j]
-    for j in range(start + private, start + (private + PANEL - 1) // PANEL * PANEL):
-        line[j] = np.float32(0.0)
     return total
-
-
-@inner(fastmath=FAST)
-def _mix(mixed, row, column, line, start, values, count):  # type: ignore[no-untyped-def]
-    """mixed[row, column:column+DV] += line[start:start+count] @ values; count a multiple of 16."""
-    if count > 0:
-        for p in range(values.shape[0]):
-            weights = line[:, start : start + count]
-            one_row_four_chains(weights, 0, values[p], mixed[row : row + 1], column + p * PANEL, count)
 
 
 @inner(fastmath=FAST)
 def _attend(net, tile, store, layer, rows):  # type: ignore[no-untyped-def]
     """Every row's mixture of the values it sees."""
-    group = net.heads // net.kv_heads
-    line = tile.scores
+    d, group, line = net.d, net.heads // net.kv_heads, tile.scores
     for i in range(rows):
-        shared, private = tile.shared[i], tile.private[i]
-        start = (shared + PANEL - 1) // PANEL * PANEL
-        after = (private + PANEL - 1) // PANEL * PANEL
-        prompt_keys, own_keys = store.prompt_keys[tile.prompt[i], layer], store.own_keys[tile.own[i], layer]
-        prompt_values, own_values = store.prompt_values[tile.prompt[i], layer], store.own_values[tile.own[i], layer]
-        tile.mixed[i] = np.float32(0.0)
+        slot, row, shared, private = tile.prompt[i], tile.own[i], tile.shared[i], tile.private[i]
+        panels, more = (shared + PANEL - 1) // PANEL, (private + PANEL - 1) // PANEL
+        start = panels * PANEL
         for head in range(net.heads):
-            source = head // group
-            _score(line, 0, tile.qkv, i, head * net.d, prompt_keys[source], shared)
-            _score(line, start, tile.qkv, i, head * net.d, own_keys[source], private)
+            kv = head // group
+            query = tile.qkv[i : i + 1, head * d :]
+            for p in range(panels):
+                set_one_row(query, 0, store.prompt_keys[slot, layer, kv, p], line, 0, p * PANEL, d)
+            for p in range(more):
+                set_one_row(query, 0, store.own_keys[row, layer, kv, p], line, 0, start + p * PANEL, d)
             inverse = np.float32(1.0) / _soften(line[0], shared, start, private)
-            _mix(tile.mixed, i, head * net.dv, line, 0, prompt_values[source], start)
-            _mix(tile.mixed, i, head * net.dv, line, start, own_values[source], after)
-            for j in range(head * net.dv, (head + 1) * net.dv):
-                tile.mixed[i, j] *= inverse
+            for p in range(net.dv // PANEL):
+                to = head * net.dv + p * PANEL
+                set_long_row(line, 0, store.prompt_values[slot, layer, kv, p], tile.mixed, i, to, start)
+                add_long_row(line[:, start:], 0, store.own_values[row, layer, kv, p], tile.mixed, i, to, more * PANEL)
+                for j in range(to, to + PANEL):
+                    tile.mixed[i, j] *= inverse
 
 
 @inner(fastmath=FAST)
@@ -303,7 +204,7 @@ def _activate(up, rows, hidden, gated):  # type: ignore[no-untyped-def]
                 line[j] = u / (one + exp(-z))
 
 
-@inner(fastmath=FAST)
+@inner(inline="always")
 def forward(net, tile, store, rows):  # type: ignore[no-untyped-def]
     """Feeds the tile's first `rows` tokens: caches are written, tile.x holds the last hidden states."""
     blocks = (rows + BLOCK - 1) // BLOCK * BLOCK
@@ -329,7 +230,7 @@ def forward(net, tile, store, rows):  # type: ignore[no-untyped-def]
         multiply_add(tile.up, blocks, net.down[layer], tile.x)
 
 
-@inner(fastmath=FAST)
+@inner(inline="always")
 def predict(net, tile, rows):  # type: ignore[no-untyped-def]
     """tile.logits of the first `rows` hidden states in tile.x."""
     _normalise(tile.x, tile.h, rows, net.width, net.norm, net.norm_bias, net.eps, net.rms)

@@ -42,30 +42,31 @@ def pack(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(panels, -2, -3))
 
 
-def _register_block(rows: int, chains: int) -> Any:
-    """An intrinsic `block(a, row, panel, c, column, size)`.
+def _register_block(rows: int, chains: int, add: bool) -> Any:
+    """An intrinsic `block(a, row, panel, c, c_row, column, size)`.
 
-    c[row:row+rows, column:column+16] += a[row:row+rows, :size] @ panel[:size], a row's columns being contiguous.
+    c[c_row:c_row+rows, column:column+16] = a[row:row+rows, :size] @ panel[:size], added to what is there if `add`.
     chains: independent sums per element, interleaved over k (which `size` must be a multiple of), to hide the latency
     of the additions where rows alone are too few.
     """
 
     @intrinsic  # type: ignore[misc]
-    def block(typingctx: Any, a: Any, row: Any, panel: Any, c: Any, column: Any, size: Any) -> Any:
-        signature = types.void(a, types.intp, panel, c, types.intp, types.intp)
+    def block(typingctx: Any, a: Any, row: Any, panel: Any, c: Any, c_row: Any, column: Any, size: Any) -> Any:
+        signature = types.void(a, types.intp, panel, c, types.intp, types.intp, types.intp)
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             a_struct, panel_struct, c_struct = (
                 context.make_array(kind)(context, builder, value)
                 for kind, value in ((a, args[0]), (panel, args[2]), (c, args[3]))
             )
-            row, column, size = args[1], args[4], args[5]
+            row, c_row, column, size = args[1], args[4], args[5], args[6]
             a_rows = [_address(builder, a_struct, builder.add(row, _int(r)), None) for r in range(rows)]
-            c_rows = [_address(builder, c_struct, builder.add(row, _int(r)), column) for r in range(rows)]
+            c_rows = [_address(builder, c_struct, builder.add(c_row, _int(r)), column) for r in range(rows)]
             start = builder.ptrtoint(panel_struct.data, _INT)
             zero = ir.Constant(_VECTOR, [0.0] * _LANES)
-            sums = [[_load(builder, c_rows[r], v) for r in range(rows) for v in range(2)]]
-            sums += [[zero] * (2 * rows) for _ in range(chains - 1)]
+            sums = [[zero] * (2 * rows) for _ in range(chains)]
+            if add:
+                sums[0] = [_load(builder, c_rows[r], v) for r in range(rows) for v in range(2)]
             sums = _down_the_panel(builder, a_rows, start, size, sums)
             total = sums[0]
             for chain in sums[1:]:
@@ -146,12 +147,13 @@ def _down_the_panel(builder: ir.IRBuilder, a_rows: list[Any], start: Any, size: 
     return final
 
 
-inner = partial(njit, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inner = partial(njit, nogil=True, _nrt=False, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator of functions that only compiled code calls: divisions do not check, and nothing is built for Python."""
 
-four_rows = _register_block(BLOCK, 1)
-one_row = _register_block(1, 1)
-one_row_four_chains = _register_block(1, 4)
+_add_block = _register_block(BLOCK, 1, add=True)
+set_one_row = _register_block(1, 1, add=False)
+set_long_row = _register_block(1, 4, add=False)
+add_long_row = _register_block(1, 4, add=True)
 
 
 @inner()
@@ -163,4 +165,4 @@ def multiply_add(a, rows, panels, c):  # type: ignore[no-untyped-def]
     for p in range(panels.shape[0]):
         panel = panels[p]
         for row in range(0, rows, BLOCK):
-            four_rows(a, row, panel, c, p * PANEL, panels.shape[1])
+            _add_block(a, row, panel, c, row, p * PANEL, panels.shape[1])

@@ -74,7 +74,8 @@ def draw(logits: Tensor, u: Tensor, *, temperature: float, top_k: int, top_p: fl
     """One token per row and its log-probability under the distribution it was drawn from.
 
     The logits are divided by the temperature, cut to the top_k largest, then to the smallest set whose probability
-    reaches top_p, and renormalised; the token is the first whose cumulative probability exceeds u.
+    reaches top_p, and renormalised; the token is the first, in the vocabulary's order, whose cumulative probability
+    exceeds u: the same on every path that gives the same logits.
     temperature 0 takes the largest logit; its log-probability is then that of the untempered, unfiltered softmax.
 
     logits [R, V], any float dtype. u [R] float64 in [0, 1). temperature >= 0. top_k: 0 keeps all. top_p in (0, 1].
@@ -86,22 +87,18 @@ def draw(logits: Tensor, u: Tensor, *, temperature: float, top_k: int, top_p: fl
         return token[:, 0], (logits.gather(-1, token)[:, 0] - logits.logsumexp(-1))
     if temperature != 1.0:
         logits = logits / temperature
-    if (top_k == 0 or top_k >= logits.shape[-1]) and top_p == 1.0:
-        token, logp = _inverse_cdf(logits, u)
-        return token[:, 0], logp
-    size = top_k if 0 < top_k < logits.shape[-1] else logits.shape[-1]
-    kept, index = logits.topk(size, dim=-1)  # largest first
-    if top_p < 1.0:
-        probability = kept.softmax(-1)
-        before = probability.double().cumsum(-1) - probability  # of all larger tokens; the first is always kept
-        kept = kept.masked_fill(before >= top_p, float("-inf"))
-    rank, logp = _inverse_cdf(kept, u)
-    return index.gather(-1, rank)[:, 0], logp
-
-
-def _inverse_cdf(logits: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """The first index [R, 1] whose cumulative softmax exceeds u [R], and its log-probability [R]; logits [R, V]."""
+    if 0 < top_k < logits.shape[-1] or top_p < 1.0:
+        logits = _keep(logits, top_k if 0 < top_k < logits.shape[-1] else logits.shape[-1], top_p)
     logp = logits.log_softmax(-1)
     cdf = logp.double().exp().cumsum(-1)
-    index = torch.searchsorted(cdf, u[:, None] * cdf[:, -1:], right=True).clamp_(max=logits.shape[-1] - 1)
-    return index, logp.gather(-1, index)[:, 0]
+    token = torch.searchsorted(cdf, u[:, None] * cdf[:, -1:], right=True).clamp_(max=logits.shape[-1] - 1)
+    return token[:, 0], logp.gather(-1, token)[:, 0]
+
+
+def _keep(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """The logits [R, V] with all but the top_k largest, and of these all but the nucleus of top_p, at -infinity."""
+    kept, index = logits.topk(top_k, dim=-1)  # largest first
+    probability = kept.double().softmax(-1)
+    before = probability.cumsum(-1) - probability  # of all larger tokens: the first is always kept
+    kept = kept.masked_fill(before >= top_p, float("-inf"))
+    return torch.full_like(logits, float("-inf")).scatter_(-1, index, kept)

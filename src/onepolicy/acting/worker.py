@@ -3,12 +3,14 @@
 Threads share a queue of units (a prompt and some of its samples) through one atomic counter, and nothing else that
 changes. A thread computes a unit's prompt when it has a free row for it, draws the samples' first tokens from the
 prompt's last logits, and steps all its live rows together. In: the loop and the draw. Not in: the forward (kernels.py),
-memory and threads (compiled.py).
+what the arrays are (layout.py), memory and threads (compiled.py).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit, types
@@ -21,55 +23,6 @@ from onepolicy.acting.sampling import mix
 
 _mix = inner()(mix)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-class Queue(NamedTuple):
-    """What all threads read, and the counter they share.
-
-    control [2] int64: next unit; non-zero to stop early. units [U, 3]: prompt, first sample, last sample + 1. tokens, start: prompt p is tokens[start[p]:start[p + 1]]. limit: most new tokens,
-    by prompt. stream: random stream, by sample. is_stop [V]. temperature, top_k, top_p: see `Sampling`.
-    """
-
-    control: np.ndarray
-    units: np.ndarray
-    tokens: np.ndarray
-    start: np.ndarray
-    limit: np.ndarray
-    stream: np.ndarray
-    is_stop: np.ndarray
-    temperature: float
-    top_k: int
-    top_p: float
-
-
-class Output(NamedTuple):
-    """What all threads write, each its own samples: tokens, logp [S, longest]; count, ended (0 live, 1 length, 2 stop)
-    [S]."""
-
-    tokens: np.ndarray
-    logp: np.ndarray
-    count: np.ndarray
-    ended: np.ndarray
-
-
-class Rows(NamedTuple):
-    """One thread's state between calls.
-
-    order [rows]: row numbers, the live ones first. sample, slot [rows]: by row, its sample and its prompt's slot.
-    unit [rows, 5]: by prompt slot, its prompt, next and last waiting sample, tokens read, and live rows that use it; a
-    slot with no waiting sample and no user is free. first [rows, V]: by prompt slot, the logits after the prompt.
-    counts [3]: live rows; steps and row steps so far. weights [V]: scratch.
-    """
-
-    order: np.ndarray
-    sample: np.ndarray
-    slot: np.ndarray
-    unit: np.ndarray
-    first: np.ndarray
-    counts: np.ndarray
-    weights: np.ndarray
-
-
 PROMPT, NEXT, LAST, READ, USERS = range(5)
 
 
@@ -146,23 +99,23 @@ def draw_row(line, weights, u, temperature, top_k, top_p):  # type: ignore[no-un
     return token, np.float64(line[token] - line[best]) - np.log(total)
 
 
-@inner()
+@inner(inline="always")
 def _append(line, sample, prompt, queue, output, rows):  # type: ignore[no-untyped-def]
     """Draws the sample's next token from logits `line`."""
-    at = output.count[sample]
+    at = output.written[sample]
     bits = _mix(queue.stream[sample] + np.uint64(at + 1) * _GOLDEN)
     u = np.float64(bits >> np.uint64(12)) * 2.0**-52
     token, logp = draw_row(line, rows.weights, u, queue.temperature, queue.top_k, queue.top_p)
     output.tokens[sample, at] = token
     output.logp[sample, at] = logp
-    output.count[sample] = at + 1
+    output.written[sample] = at + 1
     if queue.is_stop[token]:
         output.ended[sample] = 2
     elif at + 1 >= queue.limit[prompt]:
         output.ended[sample] = 1
 
 
-@inner()
+@inner(inline="always")
 def _retire(output, rows):  # type: ignore[no-untyped-def]
     """Frees the rows whose sample has ended."""
     live = rows.counts[0]
@@ -175,7 +128,7 @@ def _retire(output, rows):  # type: ignore[no-untyped-def]
     rows.counts[0] = live
 
 
-@inner()
+@inner(inline="always")
 def _start(queue, output, rows, logits):  # type: ignore[no-untyped-def]
     """Starts waiting samples of prompts that have been read, while rows are free; `logits` [V] is scratch."""
     for slot in range(rows.unit.shape[0]):
@@ -196,7 +149,7 @@ def _start(queue, output, rows, logits):  # type: ignore[no-untyped-def]
                 rows.counts[0] += 1
 
 
-@inner()
+@inner(inline="always")
 def _claim(queue, rows):  # type: ignore[no-untyped-def]
     """Takes units off the queue for the rows that are free and not yet spoken for; returns prompt tokens to read."""
     unread = 0
@@ -217,7 +170,7 @@ def _claim(queue, rows):  # type: ignore[no-untyped-def]
     return unread
 
 
-@inner()
+@inner(inline="always")
 def _fill_tile(tile, queue, output, rows, begin):  # type: ignore[no-untyped-def]
     """The next rows of a tile: one token for each live row from `begin` on, then tokens of prompts still to be read.
 
@@ -226,7 +179,7 @@ def _fill_tile(tile, queue, output, rows, begin):  # type: ignore[no-untyped-def
     count = 0
     while count < TILE and begin + count < rows.counts[0]:
         row = rows.order[begin + count]
-        slot, written = rows.slot[row], output.count[rows.sample[row]]
+        slot, written = rows.slot[row], output.written[rows.sample[row]]
         prompt = rows.unit[slot, PROMPT]
         length = queue.start[prompt + 1] - queue.start[prompt]
         tile.token[count] = output.tokens[rows.sample[row], written - 1]
@@ -249,7 +202,7 @@ def _fill_tile(tile, queue, output, rows, begin):  # type: ignore[no-untyped-def
     return count
 
 
-@inner()
+@inner(inline="always")
 def _gather(tile, count, width):  # type: ignore[no-untyped-def]
     """Moves the hidden states whose logits somebody reads to the front; returns how many."""
     kept = 0
@@ -262,7 +215,7 @@ def _gather(tile, count, width):  # type: ignore[no-untyped-def]
     return kept
 
 
-@inner()
+@inner(inline="always")
 def _hand_out(tile, count, queue, output, rows):  # type: ignore[no-untyped-def]
     """Gives logits to their readers: a live row draws from them, a prompt keeps them for its samples."""
     for i in range(count):
@@ -275,28 +228,45 @@ def _hand_out(tile, count, queue, output, rows):  # type: ignore[no-untyped-def]
                 rows.first[-2 - reader, j] = tile.logits[i, j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def work(net, tile, store, queue, output, rows, steps):  # type: ignore[no-untyped-def]
-    """Runs a thread's rows for `steps` steps, or until nothing is left to do; returns how many rows are live.
+def _compile(revision: int) -> Any:
+    """`work`, compiled on first use and kept on disk.
 
-    A step is one more token for every live row, and the reading of the prompts that free rows wait for.
+    numba renews what it kept when this file changes; `revision` makes it do so when the files it calls change.
     """
-    for _ in range(steps):
-        _retire(output, rows)
-        _start(queue, output, rows, tile.logits[0])
-        live = rows.counts[0]
-        items = live + _claim(queue, rows)
-        if items == 0 or queue.control[1] != 0:
-            break
-        rows.counts[1] += 1
-        rows.counts[2] += live
-        begin = 0
-        while begin < items:
-            count = _fill_tile(tile, queue, output, rows, begin)
-            begin += count
-            forward(net, tile, store, count)
-            count = _gather(tile, count, net.width)
-            predict(net, tile, count)
-            _hand_out(tile, count, queue, output, rows)
-    _retire(output, rows)
-    return rows.counts[0]
+
+    @njit(nogil=True, cache=True, _nrt=False, error_model="numpy")
+    def work(net, tile, store, queue, output, rows, steps):  # type: ignore[no-untyped-def]
+        """Runs a thread's rows for `steps` steps, or until nothing is left to do.
+
+        A step is one more token for every live row, and the reading of the prompts that free rows wait for.
+        """
+        rows.counts[3] = revision
+        for _ in range(steps):
+            _retire(output, rows)
+            _start(queue, output, rows, tile.logits[0])
+            live = rows.counts[0]
+            items = live + _claim(queue, rows)
+            if items == 0 or queue.control[1] != 0:
+                break
+            rows.counts[1] += 1
+            rows.counts[2] += live
+            begin = 0
+            while begin < items:
+                count = _fill_tile(tile, queue, output, rows, begin)
+                begin += count
+                forward(net, tile, store, count)
+                count = _gather(tile, count, net.width)
+                predict(net, tile, count)
+                _hand_out(tile, count, queue, output, rows)
+
+    return work
+
+
+def _revision() -> int:
+    """A hash of the source this file's machine code is made from."""
+    folder = Path(__file__).parent
+    text = b"".join((folder / name).read_bytes() for name in ("layout.py", "matmul.py", "kernels.py", "sampling.py"))
+    return int.from_bytes(blake2b(text, digest_size=4).digest(), "little")
+
+
+work = _compile(_revision())

@@ -1,0 +1,97 @@
+"""Which forward an engine uses: the fastest that the model, its device and its dtype allow and that proves itself.
+
+compiled: small float32 models of known families on a CPU (compiled.py). module: everything else, through the model's
+own forward (decoder.py). Whatever is chosen first generates a few samples whose log-probabilities must equal those of
+the model's plain forward; a fast path that does not agree is left, and the reason logged.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from onepolicy.acting.compiled import LARGEST, CompiledRunner
+from onepolicy.acting.decoder import ModuleDecoder
+from onepolicy.acting.family import decline
+from onepolicy.acting.plan import Plan, Runner
+from onepolicy.acting.stepping import StepRunner
+from onepolicy.errors import ConfigError, ModelError, nearest
+from onepolicy.types import Sampling
+
+PATHS = ("auto", "compiled", "module")
+_logger = logging.getLogger(__name__)
+
+
+def choose_runner(model: PreTrainedModel, path: str) -> Runner:
+    """The runner for a model.
+
+    path: one of PATHS. Raises ConfigError for an unknown path, ModelError for one the model cannot take and for a
+    model whose forward with a cache does not agree with its forward without.
+    """
+    if path not in PATHS:
+        raise ConfigError(f"path is {path!r}. {nearest(path, PATHS)}")
+    reason = _not_compiled(model) if path in ("auto", "compiled") else "it was not asked for"
+    if reason is None:
+        runner: Runner = CompiledRunner(model)
+        gap = disagreement(model, runner)
+        if gap <= tolerance(model):
+            return runner
+        reason = f"its log-probabilities are {gap:.1e} off the model's own"
+        _logger.warning("%s does not take the compiled path: %s", type(model).__name__, reason)
+    if path == "compiled":
+        raise ModelError(f"{type(model).__name__} cannot take the compiled path: {reason}. Use path='auto'.")
+    if path == "auto":
+        _logger.info("%s does not take the compiled path: %s", type(model).__name__, reason)
+    runner = StepRunner(ModuleDecoder(model), model.dtype, model.device)
+    gap = disagreement(model, runner)
+    if gap > tolerance(model):
+        raise ModelError(
+            f"{type(model).__name__} gives log-probabilities {gap:.1e} apart with a cache and without; the engine "
+            "would sample from another model than the one trained. Generate with vLLM (acting.vllm) instead."
+        )
+    return runner
+
+
+def _not_compiled(model: PreTrainedModel) -> str | None:
+    """Why a model cannot take the compiled path, or None."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if model.device.type != "cpu":
+        return f"it is on {model.device.type}"
+    dtypes = sorted({str(parameter.dtype) for parameter in model.parameters()})
+    if dtypes != ["torch.float32"]:
+        return f"its weights are {', '.join(dtypes)}, not torch.float32"
+    if size > LARGEST:
+        return f"it has {size:,} parameters, more than the {LARGEST:,} up to which compiling pays"
+    return decline(model)
+
+
+def tolerance(model: PreTrainedModel) -> float:
+    """The largest difference in log-probability, nats, that rounding explains in the model's dtype."""
+    return 1e-4 if model.dtype == torch.float32 else 0.1
+
+
+def disagreement(model: PreTrainedModel, runner: Runner) -> float:
+    """The largest difference in log-probability, nats, between a few samples of a runner and the model's own forward.
+
+    Three prompts of different lengths, two samples each, so that sharing, padding and growing contexts are all in it.
+    """
+    vocab = int(model.get_input_embeddings().weight.shape[0])
+    room = int(model.config.get_text_config(decoder=True).max_position_embeddings)
+    rng = np.random.default_rng(0)
+    lengths = [min(length, room - 1) for length in (1, 18, 5)]
+    prompts = [rng.integers(vocab, size=length).tolist() for length in lengths]
+    limits = [min(20, room - length) for length in lengths]
+    sampling = Sampling(max_tokens=20)
+    plan = Plan(prompts, 2, sampling, [0, 1, 2], limits, (), None, vocab, slots=4, cache_tokens=None)
+    worst = 0.0
+    for prompt, group in zip(prompts, runner.run(plan).completions(2, 0), strict=True):
+        for completion in group:
+            tokens = torch.tensor([[*prompt, *completion.tokens]], device=model.device)
+            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits[0, len(prompt) - 1 :].float()
+            logp = logits.log_softmax(-1).gather(-1, tokens[0, len(prompt) :, None])[:, 0].cpu()
+            worst = max(worst, float((logp - torch.tensor(completion.logp)).abs().nan_to_num(torch.inf).max()))
+    runner.release()
+    return worst
