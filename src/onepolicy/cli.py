@@ -6,13 +6,16 @@ Nothing heavy is imported before a subcommand needs it, so that help and mistake
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from onepolicy import __version__
 from onepolicy.errors import ConfigError, OnePolicyError, nearest
 
 EXIT_USAGE = 2
 EXIT_ERROR = 1
+EXIT_STOPPED = 130
+OWN_HELP = ("train", "eval", "demo")
+"""Commands that explain their fields themselves."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,13 +30,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if arguments[0] not in COMMANDS:
             raise ConfigError(f"{arguments[0]!r} is not a command. {nearest(arguments[0], COMMANDS)}")
-        COMMANDS[arguments[0]][0](arguments[1:])
+        command, usage, about = COMMANDS[arguments[0]]
+        if arguments[0] not in OWN_HELP and {"-h", "--help"} & set(arguments):
+            print(f"usage: onepolicy {usage}\n\n{about}")
+            raise SystemExit(0)
+        command(arguments[1:])
     except ConfigError as error:
         print(f"onepolicy: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
     except OnePolicyError as error:
         print(f"onepolicy: {error}", file=sys.stderr)
         raise SystemExit(EXIT_ERROR) from None
+    except KeyboardInterrupt:
+        print("onepolicy: stopped.", file=sys.stderr)
+        raise SystemExit(EXIT_STOPPED) from None
 
 
 def _help() -> str:
@@ -98,23 +108,28 @@ def _eval(argv: list[str]) -> None:
 def _plot(argv: list[str]) -> None:
     from onepolicy.run.plots import curves
 
-    words, fields = _split(argv)
-    if not words or "help" in fields:
+    words, fields = _split(argv, "out")
+    if not words:
         raise ConfigError("plot needs at least one run directory: onepolicy plot RUN [RUN ...] [--out curves.png].")
     out = fields.get("out", "curves.png")
-    drawn = curves(words, out)
+    try:
+        drawn = curves(words, out)
+    except OnePolicyError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{out} cannot be drawn ({error}); give --out an image file, such as curves.png.") from error
     print(f"{out}: {', '.join(drawn)}")
 
 
 def _chat(argv: list[str]) -> None:
     from onepolicy.recipes.chat import talk
 
-    words, fields = _split(argv)
-    talk(
-        _one("chat RUN|MODEL", words),
-        max_tokens=int(fields.get("max_tokens", "256")),
-        temperature=float(fields.get("temperature", "0")),
-    )
+    words, fields = _split(argv, "max-tokens", "temperature")
+    model = _one("chat RUN|MODEL", words)
+    max_tokens, temperature = _number(fields, "max-tokens", "256"), _number(fields, "temperature", "0")
+    if max_tokens < 1 or max_tokens % 1 or temperature < 0:
+        raise ConfigError("--max-tokens is a whole number of at least 1, --temperature a number of at least 0.")
+    talk(model, max_tokens=int(max_tokens), temperature=temperature)
 
 
 def _list(argv: list[str]) -> None:
@@ -137,12 +152,14 @@ def _doctor(argv: list[str]) -> None:
 def _conventions(argv: list[str]) -> None:
     from onepolicy.core.conventions import CONVENTIONS, convention, difference
 
-    if not argv or argv[0] in ("-h", "--help"):
-        print("usage: onepolicy conventions A [B]\n\n" + ", ".join(CONVENTIONS))
+    if not argv:
+        print(", ".join(CONVENTIONS))
     elif len(argv) == 1:
         print("\n".join(f"{name:<14} {value}" for name, value in vars(convention(argv[0])).items()))
+    elif len(argv) == 2:
+        print(difference(*argv))
     else:
-        print(difference(argv[0], argv[1]))
+        raise ConfigError(f"expected at most two conventions, got {len(argv)}: onepolicy conventions A [B].")
 
 
 def _demo(argv: list[str]) -> None:
@@ -159,21 +176,43 @@ def _one(usage: str, argv: Sequence[str]) -> str:
     return argv[0]
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Plain words, and the values of `--field value`."""
-    fields = given_fields(argv)
-    taken = set(fields.values())
-    return [word for word in argv if not word.startswith("--") and word not in taken], fields
+def _split(argv: Sequence[str], *known: str) -> tuple[list[str], dict[str, str]]:
+    """Plain words, and the values of `--field value` by the fields' names.
+
+    Raises: ConfigError for an unknown field, offering the nearest, and for one without a value.
+    """
+    words: list[str] = []
+    fields: dict[str, str] = {}
+    waiting = iter(argv)
+    for word in waiting:
+        if not word.startswith("--"):
+            words.append(word)
+            continue
+        name, equals, value = word[2:].replace("_", "-", word.partition("=")[0].count("_")).partition("=")
+        if name not in known:
+            raise ConfigError(f"--{name} is not an option here. {nearest(name, known)}")
+        fields[name] = value if equals else next(waiting, "")
+        if not fields[name]:
+            raise ConfigError(f"--{name} has no value; write it behind.")
+    return words, fields
+
+
+def _number(fields: Mapping[str, str], name: str, default: str) -> float:
+    """A field's value as a number."""
+    try:
+        return float(fields.get(name, default))
+    except ValueError:
+        raise ConfigError(f"--{name} is {fields[name]!r}; expected a number.") from None
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {
     "demo": (_demo, "demo", "a small language model learns to reason, here and now"),
     "train": (_train, "train ALGORITHM [--preset NAME] [--field value ...]", "train anything that acts"),
-    "eval": (_eval, "eval RUN|MODEL --tasks NAMES [-k 16]", "held-out accuracy of a language model"),
+    "eval": (_eval, "eval RUN|MODEL [--tasks NAMES] [-k 16]", "held-out accuracy of a language model"),
     "resume": (_resume, "resume RUN", "continue a run exactly where it stopped"),
     "plot": (_plot, "plot RUN [RUN ...] [--out FILE]", "curves of one run or several"),
-    "chat": (_chat, "chat RUN|MODEL", "talk to a trained model"),
+    "chat": (_chat, "chat RUN|MODEL [--max-tokens N] [--temperature T]", "talk to a trained model"),
     "list": (_list, "list", "algorithms, presets and task sets"),
     "doctor": (_doctor, "doctor RUN", "what is wrong with a run, alive or dead"),
-    "conventions": (_conventions, "conventions A [B]", "whose choices: one library's, or the difference of two"),
+    "conventions": (_conventions, "conventions [A [B]]", "whose choices: one library's, or the difference of two"),
 }

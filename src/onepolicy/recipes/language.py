@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from onepolicy.acting.engine import Engine
 from onepolicy.data.chat_template import check_stable, render
 from onepolicy.data.tokenizer import char_tokenizer, check_vocabulary, end_tokens, load_tokenizer
-from onepolicy.errors import ModelError
+from onepolicy.errors import ConfigError, ModelError
 from onepolicy.nn.language import TINY, add_lora, build_model, load_model, merged_state, plain_copy, save_model
 from onepolicy.nn.token_policy import TokenPolicy
 from onepolicy.recipes.options import Tiny
@@ -147,8 +148,10 @@ def open_language(
     """The model `model`: a tiny preset's name (made on the spot over `characters`), a directory, or a hub id.
 
     tasks: what it is to be examined on; the chat template is checked with the first.
-    Raises: ModelError when model or tokenizer cannot be used; DataError when the chat template is not stable.
+    Raises: ConfigError for a misspelt preset; ModelError when model or tokenizer cannot be used; DataError when the
+    chat template is not stable.
     """
+    check_name(model)
     if model in TINY:
         tokenizer: Any = char_tokenizer(characters)
         network = build_model(
@@ -172,6 +175,21 @@ def open_language(
     return Language(network, tokenizer, TokenPolicy(network, temperature=temperature), bool(lora_rank))
 
 
+def check_name(model: str) -> None:
+    """Nothing, unless a model's name is clearly a slip: the hub is not asked for those.
+
+    Raises: ConfigError for a misspelt preset; ModelError for a path into a directory that lacks it.
+    """
+    place = Path(model)
+    if model in TINY or place.exists():
+        return
+    if close := get_close_matches(model, TINY, n=1):
+        raise ConfigError(f"{model!r} is no preset, directory or hub id. Did you mean {close[0]!r}?")
+    if place.name != model and place.parent.is_dir():
+        beside = sorted(path.name for path in place.parent.iterdir() if path.is_dir())
+        raise ModelError(f"{model} does not exist. {place.parent} has {', '.join(beside[:20]) or 'no directory'}.")
+
+
 def characters_of(*sets: TaskSet) -> str:
     """Every character of the tasks: what the sets say, or for open text what is found in it, and all of ASCII."""
     if all(tasks.characters for tasks in sets):
@@ -192,8 +210,12 @@ def is_run(place: Path) -> bool:
 def language_of(path: str | Path) -> Language:
     """The language model in a run directory (its newest checkpoint), a Hugging Face directory or on the hub.
 
-    Raises: CheckpointError for a run without a valid checkpoint; ModelError for anything else that cannot be opened.
+    Raises: ConfigError for a preset; CheckpointError for a run without a valid checkpoint; ModelError for anything else
+    that cannot be opened.
     """
+    if str(path) in TINY:
+        raise ConfigError(f"{path} is a preset that training makes anew; there is nothing to load. Name a run.")
+    check_name(str(path))
     place = Path(path)
     if is_run(place):
         run = Run.open(place)

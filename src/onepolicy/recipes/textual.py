@@ -13,7 +13,7 @@ from onepolicy.data.tokenizer import encode, load_tokenizer
 from onepolicy.errors import DataError
 from onepolicy.evaluation.accuracy import evaluate_tasks
 from onepolicy.nn.language import TINY
-from onepolicy.recipes.language import Language
+from onepolicy.recipes.language import Language, check_name
 from onepolicy.recipes.options import ProblemOptions
 from onepolicy.run import manifest
 from onepolicy.run.files import out_of_space
@@ -98,6 +98,7 @@ def instructed(model: str, asked: bool | None) -> bool:
     """
     if asked is not None:
         return asked
+    check_name(model)
     if model in TINY:
         return False
     try:
