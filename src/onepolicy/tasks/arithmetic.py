@@ -59,7 +59,7 @@ class ArithmeticLevel:
 LEVELS: dict[int, ArithmeticLevel] = {
     1: ArithmeticLevel(2),
     2: ArithmeticLevel(3),
-    3: ArithmeticLevel(5, limit=9),
+    3: ArithmeticLevel(4, operators="+-*", brackets=1, limit=9),
     4: ArithmeticLevel(5),
     5: ArithmeticLevel(5, negatives=0.25),
     6: ArithmeticLevel(5, operators="+-*", brackets=1, negatives=0.25),

@@ -218,7 +218,7 @@ def _columns_over(top: int, under: int) -> Iterator[str]:
         rest = left
 
 
-CARELESS = 0.6
+CARELESS = 0.65
 """Share of problems that the style `mixed` answers at once."""
 
 
