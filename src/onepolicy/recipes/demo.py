@@ -43,11 +43,11 @@ class Config:
     """Worked solutions, for the warm start and the control alike."""
     warm_steps: int = 1600
     """Optimizer steps of the warm start."""
-    rl_steps: int = 200
+    rl_steps: int = 300
     """Rollouts of the reinforcement learning."""
     control_steps: int = 3000
     """Optimizer steps of the control after the warm start."""
-    prompts: int = 96
+    prompts: int = 128
     """Prompts a rollout."""
     group_size: int = 8
     """Completions a prompt."""

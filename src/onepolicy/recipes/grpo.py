@@ -250,6 +250,7 @@ def prepare(config: Config, model: str, train: TaskSet, held_out: TaskSet) -> tu
         lora_rank=config.lora_rank,
         temperature=config.temperature,
         device=config.machine.device,
+        layout=config.machine.layout,
     )
     policy = config.problems.bad_rows
     return language, that_fit(train, language, policy), that_fit(held_out, language, policy)

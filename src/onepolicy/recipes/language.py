@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -144,6 +144,7 @@ def open_language(
     lora_rank: int = 0,
     temperature: float = 1.0,
     device: str = "cpu",
+    layout: Literal["padded", "packed"] = "padded",
 ) -> Language:
     """The model `model`: a tiny preset's name (made on the spot over `characters`), a directory, or a hub id.
 
@@ -172,7 +173,7 @@ def open_language(
     network.to(device)
     if lora_rank:
         network = add_lora(network, lora_rank)
-    return Language(network, tokenizer, TokenPolicy(network, temperature=temperature), bool(lora_rank))
+    return Language(network, tokenizer, TokenPolicy(network, temperature=temperature, layout=layout), bool(lora_rank))
 
 
 def check_name(model: str) -> None:

@@ -72,6 +72,8 @@ class Machine:
     """Width of the policy's matrix work."""
     micro_tokens: int = 32_768
     """Padded tokens in memory at once when training."""
+    layout: Literal["padded", "packed"] = "packed"
+    """How a batch runs through the model: rows side by side, or all tokens in one row with shared prompts once."""
     slots: int = 256
     """Sequences generated at once."""
     cache_tokens: int = 0

@@ -102,6 +102,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
         seed=config.seed,
         lora_rank=config.lora_rank,
         device=config.machine.device,
+        layout=config.machine.layout,
     )
     held_out = that_fit(sets[0], language, config.problems.bad_rows)
     if own_file(config):
