@@ -66,6 +66,6 @@ def evaluate(policy: Any, *, env: str = "", episodes: int = 100, seed: int = 0, 
     if not env or fields:
         odd = f"unknown {', '.join(fields)}" if fields else "no env"
         raise ConfigError(f'evaluate() of a controller got {odd}; give env="CartPole-v1", episodes and seed.')
-    from onepolicy.evaluation.returns import evaluate as play
+    from onepolicy.evaluation.returns import evaluate_policy
 
-    return play(policy, env, episodes=episodes, seed=seed)
+    return evaluate_policy(policy, env=env, episodes=episodes, seed=seed)

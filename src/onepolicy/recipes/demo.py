@@ -27,7 +27,7 @@ from onepolicy.run.files import replace_text
 from onepolicy.run.journal import read_lines
 from onepolicy.run.report import Report
 
-MAX_TOKENS = 64
+MAX_TOKENS = 48
 """Longest completion."""
 
 
@@ -39,15 +39,15 @@ class Config:
     """Difficulty of the arithmetic: at 3, products and brackets of four numbers, every result one digit."""
     model: str = "tiny-0.2m"
     """Tiny preset."""
-    demonstrations: int = 4000
+    demonstrations: int = 8000
     """Worked solutions, for the warm start and the control alike."""
-    warm_steps: int = 1600
+    warm_steps: int = 1500
     """Optimizer steps of the warm start."""
-    rl_steps: int = 300
+    rl_steps: int = 200
     """Rollouts of the reinforcement learning."""
-    control_steps: int = 3000
+    control_steps: int = 1600
     """Optimizer steps of the control after the warm start."""
-    prompts: int = 128
+    prompts: int = 64
     """Prompts a rollout."""
     group_size: int = 8
     """Completions a prompt."""
