@@ -351,8 +351,29 @@ def make_act(run: Run, actor: Actor, group_size: int) -> Callable[[Sequence[Task
 
 
 PRESETS: dict[str, Config] = {
+    # the demonstration's reinforcement learning (recipes/demo.py), with its warm start
     "arithmetic": Config(
-        warm=WarmStart(steps=400), update=Update(zero_variance="drop"), problems=ProblemOptions(style="totals")
+        level=3,
+        steps=200,
+        lr=2e-4,
+        warm=WarmStart(steps=1500, demonstrations=8000, lr=3e-3),
+        problems=ProblemOptions(style="mixed"),
+        update=Update(zero_variance="drop", schedule="linear"),
+        machine=Machine(slots=512),
+    ),
+    # calculations of GSM8K's own solutions: whole numbers of at most three digits, worked out in columns
+    "gsm8k-steps": Config(
+        tasks="gsm8k-steps",
+        steps=100,
+        max_tokens=112,
+        lr=1e-4,
+        eval_every=25,
+        tiny=Tiny(context=160),
+        warm=WarmStart(steps=1500, demonstrations=4000, lr=3e-3),
+        problems=ProblemOptions(style="worked", digits=3, length=8, decimals=0),
+        update=Update(zero_variance="drop", schedule="linear"),
+        exam=ExamOptions(size=1000, k=4),
+        machine=Machine(slots=512),
     ),
 }
 

@@ -173,8 +173,19 @@ def make_learner(config: Config, policy: Any, dump_dir: Path) -> PolicyLearner:
 
 
 PRESETS: dict[str, Config] = {
-    "arithmetic": Config(),
-    "gsm8k-steps": Config(tasks="gsm8k-steps", demonstrations=4000, steps=800),
+    "arithmetic": Config(
+        level=3, demonstrations=8000, steps=1500, lr=3e-3, max_tokens=48, problems=ProblemOptions(style="mixed")
+    ),
+    "gsm8k-steps": Config(
+        tasks="gsm8k-steps",
+        demonstrations=4000,
+        steps=1500,
+        lr=3e-3,
+        max_tokens=112,
+        tiny=Tiny(context=160),
+        problems=ProblemOptions(style="worked", digits=3, length=8, decimals=0),
+        exam=ExamOptions(size=1000),
+    ),
 }
 
 
