@@ -77,7 +77,7 @@ def warm_config(config: Config, directory: Path) -> sft.Config:
         tiny=config.tiny,
         problems=ProblemOptions(style="mixed"),
         exam=ExamOptions(size=config.exam_size, k=4),
-        machine=Machine(threads=2),
+        machine=Machine(threads=1),
     )
 
 

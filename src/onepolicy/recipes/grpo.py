@@ -359,7 +359,7 @@ PRESETS: dict[str, Config] = {
         warm=WarmStart(steps=1500, demonstrations=8000, lr=3e-3),
         problems=ProblemOptions(style="mixed"),
         update=Update(zero_variance="drop", schedule="linear"),
-        machine=Machine(slots=512),
+        machine=Machine(threads=1, slots=512),
     ),
     # calculations of GSM8K's own solutions: whole numbers of at most three digits, worked out in columns
     "gsm8k-steps": Config(
@@ -373,7 +373,7 @@ PRESETS: dict[str, Config] = {
         problems=ProblemOptions(style="worked", digits=3, length=8, decimals=0),
         update=Update(zero_variance="drop", schedule="linear"),
         exam=ExamOptions(size=1000, k=4),
-        machine=Machine(slots=512),
+        machine=Machine(threads=1, slots=512),
     ),
 }
 

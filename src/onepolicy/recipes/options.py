@@ -65,7 +65,7 @@ class Machine:
     """How the work is laid out on the machine; results do not depend on it beyond rounding."""
 
     threads: int = 2
-    """CPU threads of torch."""
+    """CPU threads of torch; tiny models gain nothing from a second one, and lose much on a busy machine."""
     device: str = "cpu"
     """Where the model lives: cpu, cuda, cuda:1, mps."""
     precision: Literal["fp32", "bf16"] = "fp32"
