@@ -1,0 +1,77 @@
+"""GRPO killed at every step and resumed is, to the bit, GRPO that was let alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from onepolicy.recipes import grpo
+from onepolicy.recipes.options import Update
+
+EVERYWHERE = [
+    (0, "before log"),
+    (1, "after sample"),
+    (1, "before save"),
+    (2, "after log"),
+    (2, "in save"),
+    (3, "before log"),
+    (3, "after save"),
+    (4, "in save"),
+    (4, "after save"),
+]
+SOMEWHERE = [(1, "after log"), (2, "in save"), (3, "after sample"), (4, "before log")]
+
+
+def test_killed_at_every_step(tiny_grpo, resume_through, digests):
+    """Weights, optimizer, prompts, metrics and samples; a kill in a save falls back to the one before."""
+    straight, killed = tiny_grpo("straight"), tiny_grpo("killed")
+    report = grpo.main(straight)
+    again = resume_through(grpo.main, killed, EVERYWHERE)
+    assert digests(straight.out) == digests(killed.out)
+    assert again.metrics == report.metrics
+    assert report.metrics["rollout/trained"] == 1.0
+
+
+def test_killed_between_checkpoints(tiny_grpo, resume_through, digests):
+    """With a checkpoint every second step, what came after it is done again, and the files hold it once."""
+    straight, killed = tiny_grpo("straight", save_every=2, steps=5), tiny_grpo("killed", save_every=2, steps=5)
+    grpo.main(straight)
+    resume_through(grpo.main, killed, [(1, "after log"), (2, "before save"), (3, "after log"), (4, "after save")])
+    assert digests(straight.out) == digests(killed.out)
+
+
+VARIANTS = {
+    "kl in the loss": {"update": Update(warmup_steps=0, kl_coef=0.1)},
+    "kl in the reward": {"convention": "openrlhf", "update": Update(warmup_steps=0, kl_coef=0.1)},
+    "minibatches and epochs": {"update": Update(warmup_steps=2, schedule="linear", epochs=2, minibatches=3)},
+    "lora with kl": {"lora_rank": 2, "update": Update(warmup_steps=0, kl_coef=0.1)},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_killed_at_every_step(variant, tiny_grpo, resume_through, digests):
+    straight, killed = tiny_grpo("straight", **VARIANTS[variant]), tiny_grpo("killed", **VARIANTS[variant])
+    grpo.main(straight)
+    resume_through(grpo.main, killed, SOMEWHERE)
+    assert digests(straight.out) == digests(killed.out)
+
+
+def test_warm_start_killed_in_the_middle(tiny_grpo, warm, resume_through, digests):
+    """Deaths in the warm start's second step, before its model is whole, and in the first exam after it."""
+    straight, killed = tiny_grpo("straight", warm=warm, steps=2), tiny_grpo("killed", warm=warm, steps=2)
+    grpo.main(straight)
+    resume_through(grpo.main, killed, [(1, "before log"), (2, "after save"), (3, "before save"), (0, "before log")])
+    assert digests(straight.out) == digests(killed.out)
+    assert digests(Path(straight.out) / "warm") == digests(Path(killed.out) / "warm")
+
+
+def test_the_reference_is_the_starting_policy_after_a_resume_too(tiny_grpo, kill_at):
+    """At the end of a resumed run the KL is to the start, so it is that of the straight run and not near 0."""
+    config = tiny_grpo(update=Update(warmup_steps=0, kl_coef=0.01), lr=1e-2)
+    with kill_at(3, "after save"):
+        grpo.main(config)
+    resumed = grpo.main(config, resume=Path(config.out)).metrics["policy/kl_ref"]
+    straight = grpo.main(replace(config, out=config.out + "-straight")).metrics["policy/kl_ref"]
+    assert resumed == straight > 0.01
