@@ -75,7 +75,7 @@ def test_links_lead_somewhere(document):
         place = document.parent / target
         assert place.exists(), f"{text!r} leads to {target}, which does not exist"
         _, colon, name = text.strip("`").partition(".py: ")
-        for part in name.split(".") if colon else ():
+        for part in re.findall(r"\w+", name) if colon else ():
             assert re.search(
                 rf"^\s*(def|class) {part}\b|^{part}\b.*=", place.read_text(encoding="utf-8"), re.MULTILINE
             ), f"{place.name} has no {name}"

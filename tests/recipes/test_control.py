@@ -121,7 +121,7 @@ def test_evaluating_changes_nothing(tmp_path):
     assert kept[0] == kept[1]
 
 
-def test_the_report_holds_the_policy_that_was_saved(tmp_path):
+def test_the_report_with_its_pictures_holds_the_policy_that_was_saved(tmp_path):
     report = main(tiny("ppo", tmp_path / "run"))
     assert "mean return" in report.text
     assert (tmp_path / "run" / "report.md").exists()
