@@ -14,7 +14,6 @@ import gymnasium
 import torch
 
 import onepolicy as op
-from onepolicy.evaluation.returns import evaluate_policy
 
 ENV = "CartPole-v1"
 
@@ -44,7 +43,7 @@ def main() -> None:
     print(report.text)
 
     # Held-out measurement: greedy episodes from new seeds, with a 95 % interval over episodes.
-    found = evaluate_policy(report.policy, env=ENV, episodes=100, seed=1).interval()
+    found = op.evaluate(report.policy, env=ENV, episodes=100, seed=1).interval()
     print(f"evaluated again: {found.value:.1f} [{found.low:.1f}, {found.high:.1f}]")
 
     # The policy is a torch module. act() draws an action and says its log-probability, the entropy and the value.

@@ -4,7 +4,7 @@
     python examples/301_grpo_arithmetic.py --steps 20 --warm-steps 100
 
 Every problem of the exam is one that training never shows. The command that does the same, with more to say:
-onepolicy train grpo --tasks arithmetic --level 2 --problems.train-size 3000
+onepolicy train grpo --level 2 --problems.train-size 3000 --problems.style totals
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main() -> None:
         warm__steps=given.warm_steps,
         warm__demonstrations=500,
         problems__train_size=3000,
+        problems__style="totals",
         exam__size=given.exam,
         eval_every=max(1, given.steps // 5),
         machine__threads=1,

@@ -58,6 +58,7 @@ def main() -> None:
         warm__steps=given.warm_steps,
         warm__demonstrations=500,
         problems__train_size=3000,
+        problems__style="totals",
         exam__size=given.exam,
         eval_every=max(1, given.steps // 5),
         machine__threads=1,

@@ -1,13 +1,15 @@
 """Which forward an engine uses: the fastest that the model, its device and its dtype allow and that proves itself.
 
-compiled: small float32 models of known families on a CPU (compiled.py). module: everything else, through the model's
-own forward (decoder.py). Whatever is chosen first generates a few samples whose log-probabilities must equal those of
-the model's plain forward; a fast path that does not agree is left, and the reason logged.
+compiled: small float32 models of known families on a CPU (compiled.py). lean: the same families in any size, dtype and
+place (lean.py). module: everything else, through the model's own forward (decoder.py). Whatever is chosen first
+generates a few samples whose log-probabilities must equal those of the model's plain forward; a fast path that does not
+agree is left, and the reason logged.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,12 +18,13 @@ from transformers import PreTrainedModel
 from onepolicy.acting.compiled import LARGEST, CompiledRunner
 from onepolicy.acting.decoder import ModuleDecoder
 from onepolicy.acting.family import decline
+from onepolicy.acting.lean import LeanDecoder
 from onepolicy.acting.plan import Plan, Runner
 from onepolicy.acting.stepping import StepRunner
 from onepolicy.errors import ConfigError, ModelError, nearest
 from onepolicy.types import Sampling
 
-PATHS = ("auto", "compiled", "module")
+PATHS = ("auto", "compiled", "lean", "module")
 _logger = logging.getLogger(__name__)
 
 
@@ -33,36 +36,40 @@ def choose_runner(model: PreTrainedModel, path: str) -> Runner:
     """
     if path not in PATHS:
         raise ConfigError(f"path is {path!r}. {nearest(path, PATHS)}")
-    reason = _not_compiled(model) if path in ("auto", "compiled") else "it was not asked for"
-    if reason is None:
-        runner: Runner = CompiledRunner(model)
-        gap = disagreement(model, runner)
-        if gap <= tolerance(model):
-            return runner
-        reason = f"its log-probabilities are {gap:.1e} off the model's own"
-        _logger.warning("%s does not take the compiled path: %s", type(model).__name__, reason)
-    if path == "compiled":
-        raise ModelError(f"{type(model).__name__} cannot take the compiled path: {reason}. Use path='auto'.")
-    if path == "auto":
-        _logger.info("%s does not take the compiled path: %s", type(model).__name__, reason)
-    runner = StepRunner(ModuleDecoder(model), model.dtype, model.device)
-    gap = disagreement(model, runner)
-    if gap > tolerance(model):
-        raise ModelError(
-            f"{type(model).__name__} gives log-probabilities {gap:.1e} apart with a cache and without; the engine "
-            "would sample from another model than the one trained. Generate with vLLM (acting.vllm) instead."
-        )
-    return runner
+    makers: dict[str, tuple[Callable[[PreTrainedModel], str | None], Callable[[PreTrainedModel], Runner]]] = {
+        "compiled": (_not_compiled, CompiledRunner),
+        "lean": (decline, lambda model: StepRunner(LeanDecoder(model), model.dtype, model.device)),
+        "module": (lambda model: None, lambda model: StepRunner(ModuleDecoder(model), model.dtype, model.device)),
+    }
+    name = type(model).__name__
+    for candidate, (refuse, make) in makers.items():
+        if path not in ("auto", candidate):
+            continue
+        reason = refuse(model)
+        if reason is None:
+            runner = make(model)
+            gap = disagreement(model, runner)
+            if gap <= tolerance(model):
+                return runner
+            reason = f"its log-probabilities are {gap:.1e} off the model's plain forward"
+            _logger.warning("%s does not take the %s path: %s", name, candidate, reason)
+        if candidate in (path, "module"):
+            raise ModelError(
+                f"{name} cannot take the {candidate} path: {reason}. "
+                + ("Use path='auto'." if candidate != "module" else "Generate with vLLM (acting.vllm) instead.")
+            )
+        _logger.info("%s does not take the %s path: %s", name, candidate, reason)
+    raise AssertionError("the module path returns or raises")
 
 
 def _not_compiled(model: PreTrainedModel) -> str | None:
     """Why a model cannot take the compiled path, or None."""
-    size = sum(parameter.numel() for parameter in model.parameters())
     if model.device.type != "cpu":
         return f"it is on {model.device.type}"
     dtypes = sorted({str(parameter.dtype) for parameter in model.parameters()})
     if dtypes != ["torch.float32"]:
         return f"its weights are {', '.join(dtypes)}, not torch.float32"
+    size = sum(parameter.numel() for parameter in model.parameters())
     if size > LARGEST:
         return f"it has {size:,} parameters, more than the {LARGEST:,} up to which compiling pays"
     return decline(model)

@@ -7,6 +7,7 @@ cache of ours. Not in: the lean steps of known families (lean.py), scheduling (e
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, Protocol, final
 
 import torch
@@ -73,6 +74,8 @@ class ModuleDecoder:
 
     def _capture(self, tokens: Tensor) -> list[Tensor]:
         kept: list[Tensor] = []
+        if "past_key_values" not in signature(self._model.forward).parameters:
+            raise self._no_cache()
 
         def store(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
             kept.extend((keys, values))
@@ -80,11 +83,14 @@ class ModuleDecoder:
 
         self._model.base_model(input_ids=tokens, past_key_values=_Layers(lambda index: store), use_cache=True)
         if not kept:
-            raise ModelError(
-                f"{type(self._model).__name__} did not hand its keys and values to the cache; the engine needs a "
-                "decoder with attention layers. Generate with vLLM (acting.vllm) instead."
-            )
+            raise self._no_cache()
         return kept
+
+    def _no_cache(self) -> ModelError:
+        return ModelError(
+            f"{type(self._model).__name__} does not hand keys and values to a cache; the engine needs a decoder with "
+            "attention layers. Generate with vLLM (acting.vllm) instead."
+        )
 
     def prefill(self, tokens: Tensor) -> Prompts:
         return Prompts(self._capture(tokens))

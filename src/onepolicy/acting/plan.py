@@ -97,10 +97,13 @@ class Done:
     def completions(self, n: int, version: int) -> list[list[Completion]]:
         """The samples as completions, n to a list."""
         flat = [
-            Completion(tuple(tokens[:count]), tuple(logp[:count]), "stop" if stopped else "length", version)
-            for tokens, logp, count, stopped in zip(
-                self.tokens.tolist(), self.logp.tolist(), self.count.tolist(), self.stopped.tolist(), strict=True
+            Completion(
+                tuple(self.tokens[sample, :count].tolist()),
+                tuple(self.logp[sample, :count].tolist()),
+                "stop" if stopped else "length",
+                version,
             )
+            for sample, (count, stopped) in enumerate(zip(self.count.tolist(), self.stopped.tolist(), strict=True))
         ]
         return [flat[start : start + n] for start in range(0, len(flat), n)]
 
