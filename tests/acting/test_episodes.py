@@ -56,7 +56,7 @@ def actor(generator, **fields):
 
 
 def test_an_episode_holds_the_tokens_as_sampled():
-    """Prompt "3+4" behind a 2, then "7" and the stop token: five prompt and action tokens, the stop among the latter."""
+    """Prompt "3+4" behind a 2, then "7" and the stop token, which is among the actions."""
     (right, wrong) = actor(Scripted("7", "88…")).play([task("a", "3+4")], 2, step=0)
     assert right == Episode(
         task_id="a",
@@ -130,7 +130,7 @@ def scored(value, group, *, length=1, truncated=False, version=0, **parts):
 
 
 def test_metrics_by_hand():
-    """Groups (1, 0), (1, None), (0, 0): judged 1 0 1 0 0; the second group has one judged score, the third one value."""
+    """Groups (1, 0), (1, None), (0, 0): judged 1 0 1 0 0; the second has one judged score, the third one value."""
     episodes = [
         scored(1.0, 0, length=2, correct=1.0, format=1.0),
         scored(0.0, 0, length=4, correct=0.0, format=1.0, truncated=True),
