@@ -81,6 +81,13 @@ def test_links_lead_somewhere(document):
             ), f"{place.name} has no {name}"
 
 
+def test_the_plan_of_the_house_names_every_file():
+    plan = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "src/onepolicy"
+    rooms = (path for path in package.rglob("*.py") if path.parent != package and path.stem != "__init__")
+    assert not [str(path.relative_to(package)) for path in rooms if f"`{path.stem}`" not in plan]
+
+
 def commands():
     """The `onepolicy …` lines of code blocks and the inline ones that name no placeholder: (document, words)."""
     for document in DOCUMENTS:
