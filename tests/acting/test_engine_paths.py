@@ -105,7 +105,7 @@ def test_half_precision_takes_the_lean_path_within_its_rounding(make_model, full
     assert engine.path == "lean"
     [group] = engine.generate([[3, 4, 5]], 3, Sampling(20), [0])
     for completion in group:
-        assert completion.logp == pytest.approx(full_logp(model, [3, 4, 5], completion.tokens), abs=0.1)
+        assert completion.logp == pytest.approx(full_logp(model, [3, 4, 5], completion.tokens), abs=0.2)
 
 
 @pytest.mark.parametrize("path", ["compiled", "lean", "module"])

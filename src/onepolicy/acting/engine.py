@@ -80,9 +80,8 @@ class Engine:
         self.version = 0
         self.stats = EngineStats()
         self._model, self._decode, self._slots, self._cache_tokens = model, decode, slots, cache_tokens
-        config = model.config.get_text_config(decoder=True)
         self._vocab = int(model.get_input_embeddings().weight.shape[0])
-        self.context = int(config.max_position_embeddings)
+        self.context = _context_of(model)
         self._eos = tuple(eos_token_ids)
         self._check_tokens("eos_token_ids", self._eos, ConfigError)
         with _inference(model):
@@ -224,3 +223,14 @@ def _inference(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _context_of(model: PreTrainedModel) -> int:
+    """The longest sequence the model takes. Raises: ModelError for one without positions, which has no such cache."""
+    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if context is None:
+        raise ModelError(
+            f"{type(model).__name__} does not hand keys and values to a cache: its configuration has no "
+            "max_position_embeddings. Use a transformer with causal attention."
+        )
+    return int(context)
