@@ -6,7 +6,7 @@ tokens, mean about 56), and completions of one length (256 of 32). The lengths c
 token's row of the tied embedding is tilted until the model ends its completions as wanted, so both sides draw from one
 distribution. Runs are processes of their own and interleaved; the first steps of each are not counted. TRL's default of
 bf16 is another precision and is not compared; its default of gradient checkpointing has a row of its own, the ratio
-that counts is against TRL without it. CPU seconds are those of the whole process: threads that wait for each other spin.
+that counts is against TRL without it. CPU seconds are the whole process's: threads that wait for each other spin.
 Writes results/grpo_vs_trl.json.
 """
 
