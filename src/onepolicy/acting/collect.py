@@ -97,15 +97,18 @@ class Collector:
         """The episodes that ended on the tape; adds its rewards to the returns under way."""
         ended = []
         over = tape.terminated | tape.truncated
-        since = np.zeros(self.env.num_envs, dtype=np.int64)
-        for t, world in np.argwhere(over.T):
-            total = self._total[world] + tape.reward[world, since[world] : t + 1].sum(dtype=np.float64)
-            ended.append(Ended(int(world), int(t), float(total), int(self._length[world] + t + 1 - since[world])))
-            self._total[world], self._length[world], since[world] = 0.0, 0, t + 1
-        for world in range(self.env.num_envs):
-            self._total[world] += tape.reward[world, since[world] :].sum(dtype=np.float64)
-            self._length[world] += self.steps - since[world]
-        return ended
+        through = ~over.any(axis=1)
+        self._total[through] += tape.reward[through].sum(axis=1, dtype=np.float64)
+        self._length[through] += self.steps
+        for world in np.flatnonzero(~through).tolist():
+            since = 0
+            for t in np.flatnonzero(over[world]).tolist():
+                total = self._total[world] + tape.reward[world, since : t + 1].sum(dtype=np.float64)
+                ended.append(Ended(world, t, float(total), int(self._length[world] + t + 1 - since)))
+                self._total[world], self._length[world], since = 0.0, 0, t + 1
+            self._total[world] = tape.reward[world, since:].sum(dtype=np.float64)
+            self._length[world] = self.steps - since
+        return sorted(ended, key=lambda episode: (episode.step, episode.world))
 
     def _require_finite(self, what: str, values: NDArray[Any], t: int) -> None:
         if np.isfinite(values).all():
