@@ -151,10 +151,25 @@ def test_hooks_are_seen(make_model):
         Engine(model, eos_token_ids=[1], path="lean")
 
 
-def test_a_model_without_keys_and_values_is_refused():
+def test_a_model_without_keys_and_values_is_refused(monkeypatch):
+    """By its configuration, by what its layers do where that says nothing, and for want of a context."""
     model = MambaForCausalLM(MambaConfig(vocab_size=43, hidden_size=16, num_hidden_layers=1, state_size=4))
-    with pytest.raises(ModelError, match="MambaForCausalLM does not hand keys and values to a cache"):
+    with pytest.raises(ModelError, match="MambaForCausalLM has layers of type 'linear_attention'; the engine caches"):
+        Engine(model, eos_token_ids=[1], context=64)
+    monkeypatch.delattr(MambaConfig, "layer_types")
+    with pytest.raises(ModelError, match="MambaForCausalLM does not hand keys and values to a cache; the engine needs"):
+        Engine(model, eos_token_ids=[1], context=64)
+    with pytest.raises(ModelError, match=r"MambaForCausalLM does not say how long a sequence may be\. Pass context="):
         Engine(model, eos_token_ids=[1])
+
+
+def test_a_context_may_be_shorter_than_the_models_but_not_longer(models):
+    engine = Engine(models["gpt2"], eos_token_ids=[], context=10)
+    [[completion]] = engine.generate([[3, 4, 5]], 1, Sampling(20), [0])
+    assert (len(completion.tokens), completion.stop) == (7, "length")
+    for context, words in ((97, "context is 97; GPT2LMHeadModel has 96 positions"), (1, "context is 1; a prompt and")):
+        with pytest.raises(ConfigError, match=words):
+            Engine(models["gpt2"], eos_token_ids=[], context=context)
 
 
 def test_an_unknown_path_is_named(models):

@@ -56,13 +56,14 @@ class Engine:
     model: used in place, not copied; it may be the one being trained. Call `load` (or `refresh`) after its weights
     changed. eos_token_ids: end every completion. decode: token ids -> text, needed for stop strings only.
     slots: sequences in flight at once. cache_tokens: bound on cached positions, shared prompts included; None: as
-    many as the slots need. path: "auto" takes the fastest that agrees with the model's own forward; "compiled", "lean"
-    and "module" ask for one (see choice.py).
+    many as the slots need. context: longest sequence, prompt and completion together; None: the model's. path: "auto"
+    takes the fastest that agrees with the model's own forward; "compiled", "lean" and "module" ask for one (choice.py).
 
     A sample depends on (seed of its prompt, k, weights) only: its random numbers are hashes of (seed, k, position).
     A max_tokens that would pass the model's context is cut to the room left, and the completion's stop is "length".
 
-    Raises ModelError when the model cannot be driven with cached keys and values.
+    Raises ModelError when the model cannot be driven with cached keys and values or does not say how long a sequence
+    may be, ConfigError for settings that cannot work.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Engine:
         decode: Callable[[Sequence[int]], str] | None = None,
         slots: int = 64,
         cache_tokens: int | None = None,
+        context: int | None = None,
         path: str = "auto",
     ) -> None:
         if slots < 1:
@@ -81,11 +83,11 @@ class Engine:
         self.stats = EngineStats()
         self._model, self._decode, self._slots, self._cache_tokens = model, decode, slots, cache_tokens
         self._vocab = int(model.get_input_embeddings().weight.shape[0])
-        self.context = _context_of(model)
+        self.context = _context(model, context)
         self._eos = tuple(eos_token_ids)
         self._check_tokens("eos_token_ids", self._eos, ConfigError)
         with _inference(model):
-            self._runner: Runner = choose_runner(model, path)
+            self._runner: Runner = choose_runner(model, path, self.context)
 
     @property
     def path(self) -> str:
@@ -212,6 +214,23 @@ class Engine:
             )
 
 
+def _context(model: PreTrainedModel, wanted: int | None) -> int:
+    """The longest sequence, tokens: `wanted`, or the model's positions.
+
+    Raises: ModelError when neither is known; ConfigError for one below 2 or beyond the model's positions.
+    """
+    name = type(model).__name__
+    own: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    context = own if wanted is None else wanted
+    if context is None:
+        raise ModelError(f"{name} does not say how long a sequence may be. Pass context= to Engine.")
+    if context < 2:
+        raise ConfigError(f"context is {context}; a prompt and a completion need at least 2 tokens. Set context >= 2.")
+    if own is not None and context > own:
+        raise ConfigError(f"context is {context}; {name} has {own} positions. Set context <= {own}.")
+    return context
+
+
 @contextmanager
 def _inference(model: PreTrainedModel) -> Iterator[None]:
     """A context in which the model records no gradients and drops nothing out."""
@@ -223,14 +242,3 @@ def _inference(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _context_of(model: PreTrainedModel) -> int:
-    """The longest sequence the model takes. Raises: ModelError for one without positions, which has no such cache."""
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if context is None:
-        raise ModelError(
-            f"{type(model).__name__} does not hand keys and values to a cache: its configuration has no "
-            "max_position_embeddings. Use a transformer with causal attention."
-        )
-    return int(context)
