@@ -43,9 +43,9 @@ class Config:
     """Worked solutions, for the warm start and the control alike."""
     warm_steps: int = 1500
     """Optimizer steps of the warm start."""
-    rl_steps: int = 300
+    rl_steps: int = 600
     """Rollouts of the reinforcement learning."""
-    control_steps: int = 2400
+    control_steps: int = 3600
     """Optimizer steps of the control after the warm start."""
     prompts: int = 64
     """Prompts a rollout."""
