@@ -86,6 +86,7 @@ def measure(work: Record) -> Record:
     )
     steps: list[Record] = []
     lengths: list[int] = []
+    began = clocks()
 
     def act(chosen: Sequence[Task], step: int) -> tuple[list[Episode], Metrics]:
         episodes = actor.play(chosen, config.group_size, step)
