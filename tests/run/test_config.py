@@ -170,6 +170,7 @@ def test_the_command_line_reads_every_type():
             "--steps 0",
             "^steps is 0; it counts something and is at least 1. Set steps >= 1. See onepolicy train x --help",
         ),
+        ("--optim.lr x", "^--optim.lr: could not convert string to float: 'x'. See onepolicy train x --help"),
     ],
 )
 def test_the_command_lines_mistakes_are_config_errors(line, words):

@@ -298,6 +298,9 @@ def _first_words(said: str, cls: type) -> str:
     """The sentence in tyro's error message: what stands between its title and its first rule."""
     lines = [re.sub(r"[╭╮╰╯│─]", " ", line).strip() for line in said.splitlines()]
     body = lines[1:]
+    while body and not body[0].strip("- "):
+        body.pop(0)
     rule = next((i for i, line in enumerate(body) if not line.strip("- ")), len(body))
-    text = " ".join(body[:rule]).removeprefix(f"Error parsing {cls.__name__}: ").strip()
-    return text if text.endswith(".") else f"{text}."
+    title, _, rest = " ".join(body[:rule]).removeprefix("Error parsing ").partition(": ")
+    text = rest if title == cls.__name__ else f"{title}: {rest}" if rest else title
+    return text if text.endswith((".", "?")) else f"{text}."
