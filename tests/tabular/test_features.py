@@ -85,7 +85,7 @@ def test_tiles_against_a_loop(case):
 
 
 def test_near_points_share_more_tiles_than_far_ones():
-    index = tile_indices([[0.50, 0.50], [0.53, 0.53], [0.62, 0.50], [0.9, 0.9]], tiles=4, tilings=8)
+    index = tile_indices([[0.45, 0.45], [0.48, 0.48], [0.55, 0.45], [0.9, 0.9]], tiles=4, tilings=8)
     shared = (index[1:] == index[0]).sum(axis=1)
     assert 8 > shared[0] > shared[1] > shared[2] == 0
 
