@@ -1,0 +1,317 @@
+"""One sweep over the states of a model, compiled for each storage: the Bellman operators and what is read off a row.
+
+Every sweep works on states first .. last - 1, so that threads can share one; all release the interpreter's lock. A
+terminal state has no rows and the value 0. `num_actions`, `num_outcomes`, `transition` and `backup` are how a sweep
+reads a model; numba chooses theirs by the storage's type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba.extending import overload
+
+from onepolicy.tabular.storage import Bools, Floats, Ints, Padded, Policy, Rows, Storage, Table
+
+
+def num_actions(model: Storage, s: int) -> int:
+    """The number of actions of state s."""
+    raise NotImplementedError
+
+
+def num_outcomes(model: Storage, s: int, a: int) -> int:
+    """The number of stored transitions of a row, those of probability 0 included."""
+    raise NotImplementedError
+
+
+def transition(model: Storage, s: int, a: int, j: int) -> tuple[int, float, float]:
+    """The j-th transition of a row: successor, probability, reward (that of the row where only that is stored)."""
+    raise NotImplementedError
+
+
+def backup(model: Storage, s: int, a: int, v: Floats) -> tuple[float, float]:
+    """The expected reward of a row and the expected v of what follows it."""
+    raise NotImplementedError
+
+
+@overload(num_actions, strict=False)
+def _num_actions(model: Any, s: Any) -> Callable[..., Any]:
+    if model.instance_class is Rows:
+        return lambda model, s: model.row_ptr[s + 1] - model.row_ptr[s]
+    return lambda model, s: np.int64(model.counts[s])
+
+
+@overload(num_outcomes, strict=False)
+def _num_outcomes(model: Any, s: Any, a: Any) -> Callable[..., Any]:
+    if model.instance_class is Rows:
+        return lambda model, s, a: model.ptr[model.row_ptr[s] + a + 1] - model.ptr[model.row_ptr[s] + a]
+    if model.instance_class is Padded:
+        return lambda model, s, a: model.successors.shape[2]
+    if model.instance_class is Table:
+        return lambda model, s, a: 1
+    return lambda model, s, a: model.width
+
+
+@overload(transition, strict=False)
+def _transition(model: Any, s: Any, a: Any, j: Any) -> Callable[..., Any]:
+    if model.instance_class is Rows:
+
+        def of_rows(model: Rows, s: int, a: int, j: int) -> Any:
+            k = model.row_ptr[s] + a
+            i = model.ptr[k] + j
+            return np.int64(model.successors[i]), np.float64(model.probabilities[i]), model.rewards[k]
+
+        return of_rows
+    if model.instance_class is Padded:
+
+        def of_padded(model: Padded, s: int, a: int, j: int) -> Any:
+            return np.int64(model.successors[s, a, j]), np.float64(model.probabilities[s, a, j]), model.rewards[s, a]
+
+        return of_padded
+    if model.instance_class is Table:
+        return lambda model, s, a, j: (np.int64(model.successors[s, a]), 1.0, model.rewards[s, a])
+
+    def of_function(model: Any, s: int, a: int, j: int) -> Any:
+        t, p, r = model.outcome(s, a, j)
+        return np.int64(t), np.float64(p), np.float64(r)
+
+    return of_function
+
+
+@overload(backup, strict=False)
+def _backup(model: Any, s: Any, a: Any, v: Any) -> Callable[..., Any]:
+    if model.instance_class is Rows:
+
+        def of_rows(model: Rows, s: int, a: int, v: Floats) -> tuple[float, float]:
+            k = model.row_ptr[s] + a
+            following = 0.0
+            for i in range(model.ptr[k], model.ptr[k + 1]):
+                following += model.probabilities[i] * v[model.successors[i]]
+            return model.rewards[k], following
+
+        return of_rows
+    if model.instance_class is Padded:
+
+        def of_padded(model: Padded, s: int, a: int, v: Floats) -> tuple[float, float]:
+            following = 0.0
+            for j in range(model.successors.shape[2]):
+                following += model.probabilities[s, a, j] * v[model.successors[s, a, j]]
+            return model.rewards[s, a], following
+
+        return of_padded
+    if model.instance_class is Table:
+        return lambda model, s, a, v: (model.rewards[s, a], v[model.successors[s, a]])
+
+    def of_function(model: Any, s: int, a: int, v: Floats) -> tuple[float, float]:
+        reward, following = 0.0, 0.0
+        for j in range(model.width):
+            t, p, r = model.outcome(s, a, j)
+            reward += p * r
+            following += p * v[t]
+        return reward, following
+
+    return of_function
+
+
+@njit(nogil=True, cache=True)
+def optimal_sweep(
+    model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, policy: Policy
+) -> tuple[float, float]:
+    """out = T v, policy = its first best action; least and greatest of T v - v over the states with actions.
+
+    T v(s) = max_a r(s, a) + discount sum_s' p(s'|s, a) v(s').
+    """
+    low, high = np.inf, -np.inf
+    for s in range(first, last):
+        n = num_actions(model, s)
+        if n == 0:
+            out[s] = 0.0
+            continue
+        best, choice = -np.inf, 0
+        for a in range(n):
+            reward, following = backup(model, s, a, v)
+            q = reward + discount * following
+            if q > best:
+                best, choice = q, a
+        change = best - v[s]
+        low, high = min(low, change), max(high, change)
+        out[s] = best
+        policy[s] = choice
+    return low, high
+
+
+@njit(nogil=True, cache=True)
+def policy_sweep(
+    model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, policy: Policy
+) -> tuple[float, float]:
+    """out = T_pi v for one action a state; least and greatest of T_pi v - v over the states with actions."""
+    low, high = np.inf, -np.inf
+    for s in range(first, last):
+        if num_actions(model, s) == 0:
+            out[s] = 0.0
+            continue
+        reward, following = backup(model, s, policy[s], v)
+        new = reward + discount * following
+        change = new - v[s]
+        low, high = min(low, change), max(high, change)
+        out[s] = new
+    return low, high
+
+
+@njit(nogil=True, cache=True)
+def mixed_sweep(
+    model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, row_ptr: Ints, weights: Floats
+) -> tuple[float, float]:
+    """`policy_sweep` of a policy that mixes: weights [K] are the probabilities of the rows."""
+    low, high = np.inf, -np.inf
+    for s in range(first, last):
+        n = num_actions(model, s)
+        if n == 0:
+            out[s] = 0.0
+            continue
+        new = 0.0
+        for a in range(n):
+            weight = weights[row_ptr[s] + a]
+            if weight != 0.0:
+                reward, following = backup(model, s, a, v)
+                new += weight * (reward + discount * following)
+        change = new - v[s]
+        low, high = min(low, change), max(high, change)
+        out[s] = new
+    return low, high
+
+
+@njit(nogil=True, cache=True)
+def soft_sweep(
+    model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, temperature: float
+) -> tuple[float, float]:
+    """out(s) = temperature log sum_a exp(q(s, a) / temperature), in one pass; least and greatest change."""
+    low, high = np.inf, -np.inf
+    for s in range(first, last):
+        n = num_actions(model, s)
+        if n == 0:
+            out[s] = 0.0
+            continue
+        best, total = -np.inf, 0.0
+        for a in range(n):
+            reward, following = backup(model, s, a, v)
+            q = reward + discount * following
+            if q > best:
+                total = total * np.exp((best - q) / temperature) + 1.0
+                best = q
+            else:
+                total += np.exp((q - best) / temperature)
+        new = best + temperature * np.log(total)
+        change = new - v[s]
+        low, high = min(low, change), max(high, change)
+        out[s] = new
+    return low, high
+
+
+@njit(nogil=True, cache=True)
+def gauss_seidel_sweep(model: Storage, v: Floats, discount: float, first: int, last: int, step: int) -> float:
+    """v in place, each state with the newest values of the others, in the order first, first + step, ...
+
+    Returns the greatest change.
+    """
+    greatest = 0.0
+    for s in range(first, last, step):
+        n = num_actions(model, s)
+        if n == 0:
+            continue
+        best = -np.inf
+        for a in range(n):
+            reward, following = backup(model, s, a, v)
+            best = max(best, reward + discount * following)
+        greatest = max(greatest, abs(best - v[s]))
+        v[s] = best
+    return greatest
+
+
+@njit(nogil=True, cache=True)
+def action_values(
+    model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, row_ptr: Ints
+) -> None:
+    """out [K] = r + discount P v, row by row."""
+    for s in range(first, last):
+        for a in range(num_actions(model, s)):
+            reward, following = backup(model, s, a, v)
+            out[row_ptr[s] + a] = reward + discount * following
+
+
+@njit(nogil=True, cache=True)
+def survey(model: Storage, terminal: Bools, first: int, last: int) -> tuple[float, float, int, float, int, int, float]:
+    """What bounds and checks need to know of a model.
+
+    Least and greatest probability, over rows, of going on to a state that is not terminal; most transitions of a row;
+    greatest |reward|; a state and an action that are wrong (-1: none) and the sum of the probabilities there.
+    """
+    low, high, width, largest = np.inf, 0.0, 0, 0.0
+    for s in range(first, last):
+        for a in range(num_actions(model, s)):
+            total, going, count = 0.0, 0.0, 0
+            for j in range(num_outcomes(model, s, a)):
+                t, p, r = transition(model, s, a, j)
+                if p == 0.0:
+                    continue
+                if not (0 <= t < len(terminal) and 0.0 < p < 1.0 + 1e-6 and abs(r) < np.inf):
+                    return low, high, width, largest, s, a, p
+                count += 1
+                total += p
+                largest = max(largest, abs(r))
+                if not terminal[t]:
+                    going += p
+            if not abs(total - 1.0) <= 1e-6:
+                return low, high, width, largest, s, a, total
+            low, high, width = min(low, going), max(high, going), max(width, count)
+    return low, high, width, largest, -1, -1, 0.0
+
+
+@njit(nogil=True, cache=True)
+def count_rows(model: Storage, states: int, row_ptr: Ints) -> tuple[int, int]:
+    """row_ptr [S + 1] filled; the number of transitions of positive probability, and the most of a row."""
+    transitions, width = 0, 0
+    for s in range(states):
+        n = num_actions(model, s)
+        row_ptr[s + 1] = row_ptr[s] + n
+        for a in range(n):
+            count = 0
+            for j in range(num_outcomes(model, s, a)):
+                _, p, _ = transition(model, s, a, j)
+                count += p > 0.0
+            transitions += count
+            width = max(width, count)
+    return transitions, width
+
+
+@njit(nogil=True, cache=True)
+def fill_rows(model: Storage, states: int, rows: Rows, transition_rewards: Floats, zeros: Floats) -> None:
+    """The ragged storage of any model, its row_ptr as `count_rows` left it; zeros [S]."""
+    k, i = 0, 0
+    for s in range(states):
+        for a in range(num_actions(model, s)):
+            for j in range(num_outcomes(model, s, a)):
+                t, p, r = transition(model, s, a, j)
+                if p > 0.0:
+                    rows.successors[i], rows.probabilities[i], transition_rewards[i] = t, p, r
+                    i += 1
+            rows.rewards[k] = backup(model, s, a, zeros)[0]
+            k += 1
+            rows.ptr[k] = i
+
+
+@njit(nogil=True, cache=True)
+def fill_padded(model: Rows, states: int, padded: Padded) -> None:
+    """The rectangular storage of a ragged one; padding repeats a successor with probability 0."""
+    for s in range(states):
+        padded.counts[s] = num_actions(model, s)
+        for a in range(num_actions(model, s)):
+            padded.rewards[s, a] = model.rewards[model.row_ptr[s] + a]
+            n = num_outcomes(model, s, a)
+            for j in range(padded.successors.shape[2]):
+                t, p, _ = transition(model, s, a, min(j, n - 1))
+                padded.successors[s, a, j] = t
+                padded.probabilities[s, a, j] = p if j < n else 0.0
