@@ -14,17 +14,19 @@ from onepolicy.acting.collect import Collector
 from onepolicy.envs.vector import make
 from onepolicy.evaluation.returns import play
 from onepolicy.learning.learner import PolicyLearner
-from onepolicy.recipes.control import PRESETS, method_of, optimizer_of, policy_of
+from onepolicy.recipes.control import PRESETS, Config, method_of, optimizer_of, policy_of
 from onepolicy.types import Metrics
 from ppo_settings import ENV, EPISODES, EVERY, SOLVED, ZOO
 
 PRESET = PRESETS[f"ppo/{ENV}"]
 """What `onepolicy train ppo --env CartPole-v1` trains with; main() compares it with the settings of both sides."""
+FAST = PRESETS[f"ppo/{ENV}-fast"]
+"""What MODE solve-fast trains with: other settings than stable-baselines3's."""
 
 
-def train(seed: int, steps: int, after_step: Callable[[Collector], bool]) -> Collector:
+def train(seed: int, steps: int, after_step: Callable[[Collector], bool], preset: Config = PRESET) -> Collector:
     """The preset's PPO, with schedules that end at `steps`, until then or until after_step says so."""
-    config = replace(PRESET, steps=steps, seed=seed)
+    config = replace(preset, steps=steps, seed=seed)
     env = make(ENV, config.num_envs, seed)
     policy = policy_of(config, env)
     method = method_of(config)
@@ -65,7 +67,8 @@ def main(mode: str, seed: int, steps: int, out: str) -> None:
     train(seed, 512, lambda _: False)  # imports, allocator and kernels are warm on both sides
     exam = Exam(seed)
     started, cpu = time.perf_counter(), time.process_time()
-    collector = train(seed, steps, exam if mode == "solve" else lambda _: False)
+    preset = FAST if mode == "solve-fast" else PRESET
+    collector = train(seed, steps, exam if mode.startswith("solve") else lambda _: False, preset)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     if mode == "speed":
         write_json(out, {"seconds": seconds, "cpu_seconds": cpu, "steps": collector.env_steps})

@@ -35,7 +35,7 @@ def gradient(policy, loss, batch, **options):
     """The gradient PolicyLearner accumulates, flat, in float64."""
     learner = PolicyLearner(policy, loss, optim=OptimConfig(lr=1e-3, max_grad_norm=0.0), **options)
     learner.optimizer.zero_grad(set_to_none=True)
-    sums, _, _ = learner._backward(batch)
+    sums, *_ = learner._backward(batch)
     learner._sum_gradients()
     flat = torch.cat([p.grad.flatten().double() for p in learner.parameters])
     learner.optimizer.zero_grad(set_to_none=True)

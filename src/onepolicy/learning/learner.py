@@ -75,7 +75,7 @@ class PolicyLearner:
         self.steps = 0
         self.bad_steps = 0
         self.skipped = 0
-        self.gap = torch.zeros(())
+        self._weighed: tuple[Tensor, Tensor] | None = None
 
     def step(self, batch: PolicyBatch) -> Metrics:
         """One optimizer step on `batch`; returns its metrics.
@@ -86,14 +86,14 @@ class PolicyLearner:
         lr = lr_at(self.optim, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        sums, micro_batches, retries = self._backward(batch)
+        sums, gap, micro_batches, retries = self._backward(batch)
         self._sum_gradients()
         norm = clip_gradients(self.parameters, self.optim.max_grad_norm)
         names = sorted(sums)
-        totals = sum_over_ranks([torch.stack([sums[name].double() for name in names])])[0].tolist()
+        totals = sum_over_ranks([torch.stack([sums[name] for name in names]).double()])[0].tolist()
         metrics: Metrics = dict(zip(names, totals, strict=True))
-        metrics["learner/grad_norm"] = float(norm)
-        metrics["learner/logp_gap"] = float(self.gap)
+        metrics["learner/grad_norm"] = norm
+        metrics["learner/logp_gap"] = float(gap)
         metrics["learner/lr"] = lr
         metrics["learner/micro_batches"] = float(micro_batches)
         metrics["learner/oom_retries"] = float(retries)
@@ -102,7 +102,8 @@ class PolicyLearner:
             self.bad_steps = 0
         else:
             self._skip(batch, metrics)
-        self.optimizer.zero_grad(set_to_none=True)
+        for p in self.parameters:
+            p.grad = None
         self.steps += 1
         metrics["learner/skipped"] = float(self.skipped)
         return metrics
@@ -123,8 +124,8 @@ class PolicyLearner:
         self.bad_steps = int(state["bad_steps"])
         self.skipped = int(state["skipped"])
 
-    def _backward(self, batch: PolicyBatch) -> tuple[dict[str, Tensor], int, int]:
-        """Accumulated gradients; summed metrics, number of micro-batches, number of out-of-memory retries."""
+    def _backward(self, batch: PolicyBatch) -> tuple[dict[str, Tensor], Tensor, int, int]:
+        """Accumulated gradients; summed metrics, largest gap, micro-batches, out-of-memory retries."""
         weight = self._weights(batch.mask)
         budget, retries = self.micro_tokens, 0
         while True:
@@ -138,26 +139,34 @@ class PolicyLearner:
                 self.micro_tokens = budget
                 retries += 1
 
-    def _accumulate(self, batch: PolicyBatch, weight: Tensor, budget: int | None) -> tuple[dict[str, Tensor], int]:
+    def _accumulate(
+        self, batch: PolicyBatch, weight: Tensor, budget: int | None
+    ) -> tuple[dict[str, Tensor], Tensor, int]:
         sums: dict[str, Tensor] = {}
-        count = 0
-        self.gap = weight.new_zeros(())
+        gaps: list[Tensor] = []
         for micro, part in _micro_batches(batch, weight, budget):
             with precision_context(self.optim, weight.device):
                 evaluation = self.policy.evaluate(micro.inputs, micro.action)
             out = policy_loss(evaluation, micro, part, self.loss)
             out.loss.backward()  # type: ignore[no-untyped-call]
             values = {**out.metrics, "learner/loss": out.loss.detach()}
-            sums = {name: sums[name] + value for name, value in values.items()} if count else values
-            difference = (evaluation.logp.detach() - micro.logp_behaviour).abs()
-            self.gap = torch.maximum(self.gap, difference.masked_fill(~micro.mask, 0.0).max())
-            count += 1
-        return sums, count
+            sums = {name: sums[name] + value for name, value in values.items()} if gaps else values
+            difference = torch.where(micro.mask, evaluation.logp.detach() - micro.logp_behaviour, 0.0)
+            gaps.append(torch.linalg.vector_norm(difference, math.inf))
+        return sums, torch.stack(gaps).max(), len(gaps)
 
     def _weights(self, mask: Tensor) -> Tensor:
-        """Loss weights of the local rows, normalised by the count over all ranks."""
+        """Loss weights of the local rows, normalised by the count over all ranks.
+
+        Epochs over one minibatch hand over the same mask, whose weights are kept; not with several ranks, which must
+        all take part in a count.
+        """
+        if self._weighed is not None and self._weighed[0] is mask and world_size() == 1:
+            return self._weighed[1]
         count = sum_over_ranks([loss_count(mask, self.reduction)])[0].clamp(min=1)
-        return loss_weights(mask, self.reduction, count=count, length=self.length, dtype=self.dtype)
+        weight = loss_weights(mask, self.reduction, count=count, length=self.length, dtype=self.dtype)
+        self._weighed = mask, weight
+        return weight
 
     def _sum_gradients(self) -> None:
         if world_size() == 1:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from onepolicy.errors import ConfigError
 
@@ -87,10 +86,13 @@ def precision_context(config: OptimConfig, device: torch.device) -> AbstractCont
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def clip_gradients(parameters: list[torch.nn.Parameter], max_norm: float) -> Tensor:
-    """Global 2-norm of the gradients before clipping; scales them in place to at most max_norm when that is > 0."""
+def clip_gradients(parameters: list[torch.nn.Parameter], max_norm: float) -> float:
+    """Global 2-norm of the gradients before clipping; scales them in place to at most max_norm when that is > 0.
+
+    The arithmetic of torch.nn.utils.clip_grad_norm_, whose sorting of tensors by device takes as long as all of it.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    if max_norm > 0:
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+    if 0 < max_norm < norm:
+        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
     return norm

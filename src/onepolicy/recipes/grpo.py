@@ -27,12 +27,11 @@ from onepolicy.errors import ConfigError
 from onepolicy.learning.learner import PolicyLearner, evaluate_in_parts
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.weights import publish
-from onepolicy.nn.language import TINY
 from onepolicy.recipes import sft as sft_recipe
 from onepolicy.recipes.language import Language, characters_of, load_language, open_language
 from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
-from onepolicy.recipes.textual import Exam, Problems, say_dropped, that_fit
+from onepolicy.recipes.textual import Exam, Problems, say_sizes, starting_config, that_fit
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
@@ -235,7 +234,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
     run = open_run(RECIPE, config, resume, problems.fingerprints())
     with run:
         prepared = prepare(config, warm_model(config, run.directory), train, held_out)
-        say_dropped(run, *prepared[1:])
+        say_sizes(run, *prepared[1:])
         return train_on(config, run, *prepared, score)
 
 
@@ -356,7 +355,7 @@ PRESETS: dict[str, Config] = {
         level=3,
         steps=200,
         lr=2e-4,
-        warm=WarmStart(steps=1500, demonstrations=8000, lr=3e-3),
+        warm=WarmStart(steps=1500, lr=3e-3),
         problems=ProblemOptions(style="mixed"),
         update=Update(zero_variance="drop", schedule="linear"),
         machine=Machine(threads=1, slots=512),
@@ -364,13 +363,13 @@ PRESETS: dict[str, Config] = {
     # calculations of GSM8K's own solutions: whole numbers of at most three digits, worked out in columns
     "gsm8k-steps": Config(
         tasks="gsm8k-steps",
-        steps=100,
+        steps=200,
         max_tokens=112,
-        lr=1e-4,
+        lr=2e-4,
         eval_every=25,
         tiny=Tiny(context=160),
-        warm=WarmStart(steps=1500, demonstrations=4000, lr=3e-3),
-        problems=ProblemOptions(style="worked", digits=3, length=8, decimals=0),
+        warm=WarmStart(steps=1500, demonstrations=5000, lr=3e-3),
+        problems=ProblemOptions(style="mixed-worked", digits=3, length=8, decimals=0),
         update=Update(zero_variance="drop", schedule="linear"),
         exam=ExamOptions(size=1000, k=4),
         machine=Machine(threads=1, slots=512),
@@ -380,7 +379,7 @@ PRESETS: dict[str, Config] = {
 
 def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
     """The configuration to override when no preset is named; `fields` are those the user gave."""
-    return PRESETS["arithmetic"] if fields.get("model", Config.model) in TINY else Config()
+    return starting_config(PRESETS, Config(), fields)
 
 
 def load(run: Run) -> Report:

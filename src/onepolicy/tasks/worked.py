@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from hashlib import blake2b
 
 from onepolicy.tasks.expressions import Value, apply, evaluate, number_text, parse, reductions, to_text
@@ -219,17 +220,17 @@ def _columns_over(top: int, under: int) -> Iterator[str]:
 
 
 CARELESS = 0.65
-"""Share of problems that the style `mixed` answers at once."""
+"""Share of problems that the styles `mixed` and `mixed-worked` answer at once."""
 
 
-def mixed(expression: str) -> str:
-    """Two habits in one set of demonstrations: `steps` for some problems, nothing for the others.
+def mixed(expression: str, careful: Callable[[str], str] = steps) -> str:
+    """Two habits in one set of demonstrations: `careful` for some problems, nothing for the others.
 
     Which, is decided by a hash of the problem: CARELESS of them are answered at once. People's own solutions are like
     that; imitation learns both habits, and only a reward tells which one pays.
     """
     draw = int.from_bytes(blake2b(expression.encode(), digest_size=4, person=b"mixed").digest(), "big")
-    return "" if draw < CARELESS * 2**32 else steps(expression)
+    return "" if draw < CARELESS * 2**32 else careful(expression)
 
 
 STYLES: dict[str, Callable[[str], str]] = {
@@ -238,5 +239,6 @@ STYLES: dict[str, Callable[[str], str]] = {
     "rewrites": rewrites,
     "worked": worked,
     "mixed": mixed,
+    "mixed-worked": partial(mixed, careful=worked),
 }
 """Ways of working an expression out, by name."""
