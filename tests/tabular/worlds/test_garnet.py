@@ -1,6 +1,7 @@
 """Random models: the distribution that is claimed, the locality that is claimed, and a million states in seconds."""
 
 import time
+from math import comb
 
 import numpy as np
 import pytest
@@ -33,15 +34,16 @@ def test_rows_are_distributions_over_different_states(states, actions, branching
     np.testing.assert_array_equal(model.rewards, again.rewards)
 
 
-@pytest.mark.parametrize(("states", "branching"), [(5, 2), (5, 3)])
+@pytest.mark.parametrize(("states", "branching"), [(5, 2), (7, 6)])
 def test_every_set_of_successors_is_equally_likely(states, branching):
-    """Ten sets either way, drawn sparsely (2 of 5) and densely (3 of 5): each within 4 standard errors of a tenth."""
-    rows = 20_000
+    """Ten sets of 2 of 5, drawn sparsely, and seven of 6 of 7, drawn densely: each within 4 standard errors."""
+    rows = 4_000 * states
+    share = 1 / comb(states, branching)
     model = garnet(states, actions=rows // states, branching=branching, seed=3).csr()
     sets = (1 << model.successors.reshape(rows, branching)).sum(axis=1)
     kinds, counts = np.unique(sets, return_counts=True)
-    assert len(kinds) == 10
-    np.testing.assert_allclose(counts / rows, 0.1, atol=4 * np.sqrt(0.09 / rows))
+    assert len(kinds) == comb(states, branching)
+    np.testing.assert_allclose(counts / rows, share, atol=4 * np.sqrt(share * (1 - share) / rows))
 
 
 def test_probabilities_are_pieces_between_uniform_cuts():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onepolicy.errors import ConfigError
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.storage import Ints
-from onepolicy.tabular.worlds.tables import at_least, from_outcomes
+from onepolicy.tabular.worlds.tables import at, at_least, large
 
 
 def garnet(states: int = 100, *, actions: int = 4, branching: int = 5, seed: int = 0) -> MDP:
@@ -59,7 +59,7 @@ def _subsets(rng: np.random.Generator, rows: int, of: int, size: int) -> NDArray
 
     Sparse ones: draws with repetition, those rows again that repeat a member. Dense ones: the first of a shuffle.
     """
-    if size * size > of:
+    if size * size > 4 * of:
         shuffled: Ints = rng.random((rows, of), dtype=np.float32).argpartition(size - 1, axis=1)
         return np.sort(shuffled[:, :size].astype(np.int32), axis=1)
     drawn = np.sort(rng.integers(of, size=(rows, size), dtype=np.int32), axis=1)
@@ -75,4 +75,4 @@ def _with_chances(to: NDArray[np.int32], rng: np.random.Generator) -> MDP:
     """Probabilities (exponentials over their sum: pieces between uniform cuts) and rewards for successors [S, A, b]."""
     pieces = rng.standard_exponential(to.shape)
     pieces /= pieces.sum(axis=-1, keepdims=True)
-    return from_outcomes(to, pieces, rng.standard_normal((*to.shape[:2], 1)))
+    return large(to, pieces, rng.standard_normal(to.shape[:2]), terminal=at(len(to)), start=None)

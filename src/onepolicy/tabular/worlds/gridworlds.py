@@ -6,6 +6,8 @@ grid, and an open grid of any size with slips. Mazes are in mazes.py, FrozenLake
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from onepolicy.tabular.mdp import MDP
@@ -19,6 +21,7 @@ from onepolicy.tabular.worlds.tables import (
     at_least,
     chance,
     from_outcomes,
+    large,
     reach,
     sideways,
 )  # fmt: skip
@@ -109,12 +112,18 @@ def open_grid(*, rows: int = 10, cols: int = 10, slip: float = 0.2, reward: floa
     """
     cells = at_least("rows", rows, 1) * at_least("cols", cols, 1)
     at_least("rows * cols", cells, 2)
-    to = reach(rows, cols, list(COMPASS.values()))
+    ahead = reach(rows, cols, list(COMPASS.values())).astype(np.int32)
     noisy = chance("slip", slip) > 0
-    to = sideways(to) if noisy else to[..., None]
-    split = [1.0 - slip, slip / 2, slip / 2] if noisy else [1.0]
-    gain = reward + goal * (to == cells - 1)
-    return from_outcomes(to, split, gain, terminal=at(cells, cells - 1), start=0, action_names=(*COMPASS,))
+    to = sideways(ahead) if noisy else ahead[..., None]
+    split = np.array([1.0 - slip, slip / 2, slip / 2] if noisy else [1.0])
+    expected = np.full(ahead.shape, float(reward))
+    if goal != 0:
+        expected += goal * ((to == cells - 1) * split).sum(axis=-1)
+    ends = at(cells, cells - 1)
+    mdp = large(to, split, expected, terminal=ends, start=0, action_names=(*COMPASS,))
+    if goal == 0 or not noisy:
+        return mdp
+    return replace(mdp, transition_rewards=reward + goal * (mdp.csr().successors == cells - 1))
 
 
 def mushroom_grid(*, success: float = 0.9) -> MDP:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from onepolicy.errors import ConfigError
+from onepolicy.tabular.coo import start_distribution
 from onepolicy.tabular.mdp import MDP
-from onepolicy.tabular.storage import Bools, Ints
+from onepolicy.tabular.storage import Bools, Floats, Ints, Rows, Table
+
+Integer = TypeVar("Integer", bound=np.signedinteger[Any])
 
 UP, RIGHT, DOWN, LEFT = (-1, 0), (0, 1), (1, 0), (0, -1)
 """(rows, columns) of a move; row 0 is the top."""
@@ -38,21 +41,58 @@ def from_outcomes(
     return MDP.from_coo(s, a, t, p, r, num_states=num_states, terminal=terminal, **named)
 
 
+def large(
+    successor: NDArray[np.int32],
+    probability: ArrayLike,
+    reward: Floats,
+    *,
+    terminal: Bools,
+    start: int | None,
+    **named: Any,
+) -> MDP:
+    """`from_outcomes` for millions of states: ragged storage written as it is, or a table where b is 1; no checks.
+
+    successor: [S, A, b]. reward: [S, A], the expected one, taken as every transition's.
+    terminal: bool [S]. start: a state, or None for uniform.
+    """
+    ends, begins = terminal, start_distribution(start, terminal)
+    num_states, actions, width = successor.shape
+    if width == 1:
+        counts = np.where(ends, 0, actions).astype(np.int32)
+        return MDP(Table(counts, successor[..., 0], reward), ends, begins, **named)
+    if ends.any():
+        successor, reward = successor[~ends], reward[~ends]
+        probability = np.broadcast_to(probability, (num_states, actions, width))[~ends]
+    t, p = successor.ravel(), np.broadcast_to(probability, successor.shape).ravel()
+    if (successor[..., 1:] <= successor[..., :-1]).any():
+        order = successor.argsort(axis=-1, kind="stable")
+        t = np.take_along_axis(successor, order, axis=-1).ravel()
+        p = np.take_along_axis(p.reshape(successor.shape), order, axis=-1).ravel()
+    new = np.ones((t.size // width, width), dtype=np.bool_)
+    new[:, 1:] = np.diff(t.reshape(new.shape)) != 0
+    ptr = np.arange(0, t.size + 1, width)
+    if not new.all():
+        first = np.flatnonzero(new)
+        t, p, ptr = t[first], np.add.reduceat(p, first), np.searchsorted(first, ptr)
+    row_ptr = np.concatenate([[0], np.cumsum(np.where(ends, 0, actions))])
+    return MDP(Rows(row_ptr, ptr, t, p, reward.ravel()), ends, begins, **named)
+
+
 def reach(rows: int, cols: int, moves: ArrayLike, walls: Bools | None = None) -> Ints:
     """The cell that each move leads to, [rows * cols, A]; cells are numbered row by row from the top left.
 
     moves: (rows, columns) of each, [A, 2], or of each in each cell, [rows * cols, A, 2]. A move off the grid is cut at
     its edge, each coordinate for itself. walls: bool [rows * cols], cells that are not entered: one stays.
     """
-    cell = np.arange(rows * cols)
     step = np.asarray(moves, dtype=np.int64)
-    row = np.clip((cell // cols)[:, None] + step[..., 0], 0, rows - 1)
-    col = np.clip((cell % cols)[:, None] + step[..., 1], 0, cols - 1)
-    to: Ints = row * cols + col
-    return to if walls is None else np.where(walls[to], cell[:, None], to)
+    step = step.reshape(rows, cols, -1, 2) if step.ndim == 3 else step
+    row = np.clip(np.arange(rows)[:, None, None] + step[..., 0], 0, rows - 1)
+    col = np.clip(np.arange(cols)[:, None] + step[..., 1], 0, cols - 1)
+    to: Ints = (row * cols + col).reshape(rows * cols, -1)
+    return to if walls is None else np.where(walls[to], np.arange(rows * cols)[:, None], to)
 
 
-def sideways(to: Ints) -> Ints:
+def sideways(to: NDArray[Integer]) -> NDArray[Integer]:
     """What is reached ahead and to either side, [cells, 4, 3], by four moves in circular order."""
     return np.stack([to, np.roll(to, 1, axis=1), np.roll(to, -1, axis=1)], axis=2)
 
