@@ -6,7 +6,7 @@ from scipy.stats import binom, poisson
 
 from onepolicy.errors import ConfigError
 from onepolicy.tabular.worlds import make
-from onepolicy.tabular.worlds.classics import PRIORITIES, jacks_car_rental, moved_cars
+from onepolicy.tabular.worlds.classics import PRIORITIES, jacks_car_rental
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +21,9 @@ def test_jacks_values(jack):
     assert evaluations == 5
     expected = [421.41406339651166, 574.9483239852464, 636.9896068043678, 554.9477060361418, 567.7685087963158]
     np.testing.assert_allclose(value[[0, 10 * 21 + 10, 440, 20 * 21, 20]], expected, rtol=1e-13)
-    first, second = np.divmod(np.arange(441), 21)
-    assert (np.abs(moved_cars(first, second, policy)) <= 5).all()
-    assert moved_cars(first, second, none).tolist() == [0] * 441
+    moved = jack.mdp.row_labels
+    assert not moved[jack.rows(none)].any()
+    assert moved[jack.rows(policy)].reshape(21, 21)[[20, 0, 10, 8], [0, 20, 10, 0]].tolist() == [5, -4, 0, 3]
 
 
 def test_jacks_rows_against_a_loop_over_days(exact):
@@ -35,7 +35,8 @@ def test_jacks_rows_against_a_loop_over_days(exact):
     for one in range(4):
         for two in range(4):
             for local, moved in enumerate(range(-min(two, 2), min(one, 2) + 1)):
-                assert int(moved_cars(one, two, local, most_moved=2)) == moved
+                assert world.row_labels[row] == moved
+                assert e.first[one * 4 + two] + local == row
                 r = -2.0 * abs(moved)
                 at = [min(one - moved, 3), min(two + moved, 3)]
                 places = []

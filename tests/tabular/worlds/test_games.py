@@ -116,6 +116,8 @@ def test_gambler_in_place_sweeps_and_ties(exact):
     np.testing.assert_allclose(value, e.optimum(1.0)[0], atol=1e-14)
     ties = np.bincount(e.state, e.optimal_rows(1.0))[1:]
     assert (ties.min(), ties.max()) == (1, 3)
+    stakes = e.mdp.row_labels[e.optimal_rows(1.0) & (e.state == 51)].tolist()
+    assert stakes == [1, 49]
 
 
 def test_gambler_other_coins(exact):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.special import comb, gammaln, pdtrc
 
@@ -25,9 +27,9 @@ def jacks_car_rental(
     """Jack's car rental with full Poisson distributions: state first * (cars + 1) + second, the cars at close of day.
 
     At night up to most_moved cars go from one place to the other, move_cost each; next day cars are requested and
-    rented, as far as there are any, and returned. A place keeps at most `cars`; more are lost. Action a moves
-    `moved_cars(first, second, a)` from the first place; every state has its own number of actions. The reward of a
-    transition is the expected one of its row. Start: uniform.
+    rented, as far as there are any, and returned. A place keeps at most `cars`; more are lost. `row_labels` are the
+    cars moved from the first place to the second, negative the other way; every state has its own number of actions.
+    The reward of a transition is the expected one of its row. Start: uniform.
     Source: Sutton and Barto 2018, example 4.2 (discount 0.9).
     """
     side = at_least("cars", cars, 1) + 1
@@ -43,7 +45,7 @@ def jacks_car_rental(
     probability = first[morning[0]][:, :, None] * second[morning[1]][:, None, :]
     reward = rent * (sold[morning[0]] + sold_too[morning[1]]) - move_cost * np.abs(moved)
     outcomes = side * side
-    return MDP.from_coo(
+    mdp = MDP.from_coo(
         np.repeat(state, outcomes),
         np.repeat(action, outcomes),
         np.tile(np.arange(outcomes), len(state)),
@@ -52,15 +54,7 @@ def jacks_car_rental(
         num_states=outcomes,
         state_names=[f"({i}, {j})" for i, j in zip(here, there)],
     )
-
-
-def moved_cars(first: Ints | int, second: Ints | int, action: Ints | int, *, most_moved: int = 5) -> Ints:
-    """Cars that an action of `jacks_car_rental` moves from the first to the second place; negative: the other way.
-
-    >>> int(moved_cars(10, 2, 0)), int(moved_cars(10, 2, 7))
-    (-2, 5)
-    """
-    return np.asarray(action - np.minimum(second, most_moved) + 0 * np.asarray(first), dtype=np.int64)
+    return replace(mdp, row_labels=moved.astype(np.int32))
 
 
 def _day(cars: int, requests: float, returns: float) -> tuple[Floats, Floats]:

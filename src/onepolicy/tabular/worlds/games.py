@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -80,8 +81,8 @@ def blackjack_state(total: int, dealer: int, usable: bool, *, natural: bool = Fa
 def gambler(*, heads: float = 0.4, goal: int = 100) -> MDP:
     """The gambler: capital 0 .. goal, stake 1 .. min(capital, goal - capital) on a coin; +1 on reaching the goal.
 
-    heads: the probability of winning a stake. Action a stakes a + 1; every capital has its own number of actions. Many
-    stakes are optimal: compare values, not stakes. Start: uniform over 1 .. goal - 1. Undiscounted.
+    heads: the probability of winning a stake. `row_labels` are the stakes; every capital has its own number of
+    actions. Many stakes are optimal: compare values, not stakes. Start: uniform over 1 .. goal - 1. Undiscounted.
     Source: Sutton and Barto 2018, example 4.3.
     """
     capital = np.arange(1, at_least("goal", goal, 2))
@@ -90,7 +91,7 @@ def gambler(*, heads: float = 0.4, goal: int = 100) -> MDP:
     action = np.arange(stakes.sum()) - np.repeat(np.cumsum(stakes) - stakes, stakes)
     to = np.concatenate([state - action - 1, state + action + 1])
     win = chance("heads", heads)
-    return MDP.from_coo(
+    mdp = MDP.from_coo(
         np.tile(state, 2),
         np.tile(action, 2),
         to,
@@ -99,6 +100,7 @@ def gambler(*, heads: float = 0.4, goal: int = 100) -> MDP:
         num_states=goal + 1,
         terminal=[0, goal],
     )
+    return replace(mdp, row_labels=(action + 1).astype(np.int32))
 
 
 def _hit(total: int, dealer: int, usable: bool, card: int) -> int:
