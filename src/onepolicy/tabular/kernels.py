@@ -315,3 +315,21 @@ def fill_padded(model: Rows, states: int, padded: Padded) -> None:
                 t, p, _ = transition(model, s, a, min(j, n - 1))
                 padded.successors[s, a, j] = t
                 padded.probabilities[s, a, j] = p if j < n else 0.0
+
+
+@njit(nogil=True, cache=True)
+def count_chosen(model: Storage, states: int, policy: Policy, ptr: Ints) -> None:
+    """ptr [S + 1]: the number of transitions of the chosen rows, added up."""
+    for s in range(states):
+        ptr[s + 1] = ptr[s] + (num_outcomes(model, s, policy[s]) if num_actions(model, s) > 0 else 0)
+
+
+@njit(nogil=True, cache=True)
+def fill_chosen(
+    model: Storage, states: int, policy: Policy, ptr: Ints, successors: Ints, probabilities: Floats
+) -> None:
+    """The transitions of the chosen rows, those of probability 0 included."""
+    for s in range(states):
+        for i in range(ptr[s + 1] - ptr[s]):
+            t, p, _ = transition(model, s, policy[s], i)
+            successors[ptr[s] + i], probabilities[ptr[s] + i] = t, p
