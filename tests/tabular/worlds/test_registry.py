@@ -1,5 +1,8 @@
 """The registry: every world is built, its grid has as many cells as states, wrong names are answered."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -41,6 +44,17 @@ def test_the_grid_follows_the_options(name, options, shape):
 def test_options_reach_the_world():
     assert make("windy-king", stay=True).csr().row_ptr[1] == 9
     assert make("walk-19", states=7).num_states == 9
+
+
+def test_the_page_of_the_worlds_has_each_with_its_size():
+    page = (Path(__file__).resolve().parents[3] / "docs/algorithms/worlds.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| \[`\w+\.py: (\w+)`\].* \| (\d+) \| (\d+) \| (.+) \|$", page, re.MULTILINE)
+    assert [row[0] for row in rows] == list(WORLDS)
+    for name, function, states, pairs, discount in rows:
+        world, mdp = WORLDS[name], make(name)
+        assert (function, int(states), int(pairs)) == (world.build.__name__, mdp.num_states, mdp.num_rows)
+        plain = "average" if world.discount is None else f"{world.discount:g}"
+        assert discount == (f"{world.horizon} steps" if world.horizon else plain)
 
 
 def test_wrong_names():
