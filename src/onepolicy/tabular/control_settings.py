@@ -55,10 +55,8 @@ class Settings:
                 raise ConfigError(f"{name} is {getattr(self, name)}; there must be at least 1. Set {name} >= 1.")
         if not 0.0 < self.alpha <= 1.0:
             raise ConfigError(f"alpha is {self.alpha}; a step size is in (0, 1]. Set 0 < alpha <= 1.")
-        if not 0.0 <= self.alpha_power <= 1.0:
-            raise ConfigError(f"alpha_power is {self.alpha_power}; it is in [0, 1], 0 for a constant step size.")
-        if not 0.0 <= self.gamma <= 1.0:
-            raise ConfigError(f"gamma is {self.gamma}; a discount is in [0, 1]. Set 0 <= gamma <= 1.")
+        fraction("alpha_power", self.alpha_power)
+        fraction("gamma", self.gamma)
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; a seed is at least 0.")
         epsilon = np.asarray(self.epsilon, dtype=np.float64)
@@ -73,6 +71,13 @@ class Settings:
     def epsilons(self) -> Floats:
         """The share of random actions in each episode, [episodes]."""
         return np.ascontiguousarray(np.broadcast_to(np.asarray(self.epsilon, dtype=np.float64), self.episodes))
+
+
+def fraction(name: str, value: float) -> float:
+    """A number in [0, 1], returned as it is. Raises: ConfigError with the name, the value and the range."""
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"{name} is {value}; it is in [0, 1]. Set 0 <= {name} <= 1.")
+    return value
 
 
 def one_over_episode(episodes: int) -> Floats:
