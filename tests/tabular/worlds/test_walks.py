@@ -5,7 +5,7 @@ import pytest
 
 from onepolicy.errors import ConfigError
 from onepolicy.tabular.worlds import make
-from onepolicy.tabular.worlds.walks import ALIASED_OBSERVATIONS, random_walk
+from onepolicy.tabular.worlds.walks import ALIASED_OBSERVATIONS, maximisation_bias, random_walk
 
 
 def test_short_walks_in_closed_form(exact):
@@ -85,3 +85,18 @@ def test_aliased_corridor_needs_a_stochastic_policy(exact):
     np.testing.assert_allclose(coin[[1, 3]], 0.45 / (1 - 0.405))
     best, _, _ = e.optimum(0.9)
     np.testing.assert_allclose(best[:5], [0.81, 0.9, 1, 0.9, 0.81], atol=1e-12)
+
+
+def test_maximisation_bias_pays_the_normal(exact):
+    """Left is worth -0.1 whatever is done in B; atoms have the normal's mean, deviation and, nearly, its kurtosis 3."""
+    world = make("maximisation-bias")
+    e = exact(world)
+    q = e.q(e.optimum(1.0)[0], 1.0)
+    np.testing.assert_allclose(q, [-0.1, 0.0, *[-0.1] * 10], atol=1e-12)
+    model = world.csr()
+    paid = model.transition_rewards[model.ptr[2] : model.ptr[3]]
+    assert len(paid) == 201
+    assert paid.std() == pytest.approx(1.0)
+    assert np.mean((paid + 0.1) ** 4) == pytest.approx(3.0, abs=0.15)
+    with pytest.raises(ConfigError, match="atoms is 1"):
+        maximisation_bias(atoms=1)

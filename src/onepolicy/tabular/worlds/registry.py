@@ -70,6 +70,7 @@ WORLDS: dict[str, World] = {
     ),
     "short-corridor": World(walks.short_corridor, "corridor with switched actions", 1.0),
     "aliased-corridor": World(walks.aliased_corridor, "the course's corridor with two states that look alike", 0.9),
+    "maximisation-bias": World(walks.maximisation_bias, "two states, the wrong one with noisy rewards", 1.0),
     "baird": World(baird.baird, "Baird's counterexample", baird.DISCOUNT),
     "garnet": World(garnet.garnet, "random model, successors anywhere", 0.99),
     "local": World(garnet.local, "random model, successors nearby", 0.99),

@@ -1,8 +1,9 @@
-"""Worlds on a line: random walks for prediction, and two corridors that show what aliased states do to a policy."""
+"""Worlds on a line: random walks, two corridors with aliased states, and the two states of the maximisation bias."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import ndtri
 
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.worlds.tables import at, at_least, from_outcomes
@@ -57,4 +58,28 @@ def aliased_corridor(*, goal: float = 1.0, death: float = -1.0, move: float = 0.
         terminal=at(7, 5, 6),
         state_names=("s1", "s2", "s3", "s2'", "s4", "goal", "death"),
         action_names=("left", "right", "down"),
+    )
+
+
+def maximisation_bias(*, actions: int = 10, mean: float = -0.1, deviation: float = 1.0, atoms: int = 201) -> MDP:
+    """Two states of which the wrong one looks good: from A right ends with 0, left leads to B; from B all ends.
+
+    State 0 is A, 1 is B, 2 the end on the right, 3 + i the end that pays atom i. Each of the `actions` of B pays a
+    normal of this mean and deviation, as `atoms` equally likely values: its quantiles, scaled to that deviation
+    exactly. Left is worth `mean`; the maximum of B's noisy estimates is worth more. Start: A.
+    Source: Sutton and Barto 2018, example 6.7 (which leaves the number of actions open).
+    """
+    at_least("actions", actions, 1)
+    z = ndtri((np.arange(at_least("atoms", atoms, 2)) + 0.5) / atoms)
+    pays = mean + deviation * z / z.std()
+    ends = np.arange(3, 3 + atoms)
+    return MDP.from_coo(
+        np.repeat([0, 0, 1], [1, 1, actions * atoms]),
+        np.concatenate([[0, 1], np.repeat(np.arange(actions), atoms)]),
+        np.concatenate([[1, 2], np.tile(ends, actions)]),
+        np.concatenate([[1.0, 1.0], np.full(actions * atoms, 1.0 / atoms)]),
+        np.concatenate([[0.0, 0.0], np.tile(pays, actions)]),
+        num_states=3 + atoms,
+        start=0,
+        state_names=["A", "B", "right", *(f"{pay:.3g}" for pay in pays)],
     )
