@@ -98,5 +98,6 @@ def test_maximisation_bias_pays_the_normal(exact):
     assert len(paid) == 201
     assert paid.std() == pytest.approx(1.0)
     assert np.mean((paid + 0.1) ** 4) == pytest.approx(3.0, abs=0.15)
-    with pytest.raises(ConfigError, match="atoms is 1"):
-        maximisation_bias(atoms=1)
+    assert maximisation_bias(atoms=1).csr().rewards.tolist() == [0.0, 0.0, *[-0.1] * 10]
+    with pytest.raises(ConfigError, match="atoms is 0"):
+        maximisation_bias(atoms=0)

@@ -66,12 +66,13 @@ def maximisation_bias(*, actions: int = 10, mean: float = -0.1, deviation: float
 
     State 0 is A, 1 is B, 2 the end on the right, 3 + i the end that pays atom i. Each of the `actions` of B pays a
     normal of this mean and deviation, as `atoms` equally likely values: its quantiles, scaled to that deviation
-    exactly. Left is worth `mean`; the maximum of B's noisy estimates is worth more. Start: A.
+    exactly. One atom pays the mean, for learners that add noise themselves. Left is worth `mean`; the maximum of B's
+    noisy estimates is worth more. Start: A.
     Source: Sutton and Barto 2018, example 6.7 (which leaves the number of actions open).
     """
     at_least("actions", actions, 1)
-    z = ndtri((np.arange(at_least("atoms", atoms, 2)) + 0.5) / atoms)
-    pays = mean + deviation * z / z.std()
+    z = ndtri((np.arange(at_least("atoms", atoms, 1)) + 0.5) / atoms)
+    pays = mean + deviation * z / max(z.std(), 1e-9)
     ends = np.arange(3, 3 + atoms)
     return MDP.from_coo(
         np.repeat([0, 0, 1], [1, 1, actions * atoms]),
