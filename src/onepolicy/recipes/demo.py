@@ -39,8 +39,8 @@ class Config:
     """Difficulty of the arithmetic: at 3, products and brackets of four numbers, every result one digit."""
     model: str = "tiny-0.2m"
     """Tiny preset."""
-    demonstrations: int = 8000
-    """Worked solutions, for the warm start and the control alike."""
+    demonstrations: int | None = None
+    """Worked solutions, for the warm start and the control alike; None for 8,000, or all where there are fewer."""
     warm_steps: int = 1500
     """Optimizer steps of the warm start."""
     rl_steps: int = 600

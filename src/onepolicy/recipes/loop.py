@@ -37,10 +37,10 @@ def open_run(recipe: str, config: Any, resume: Path | None, data: Mapping[str, s
 
 
 def require_positive(config: Any, *names: str) -> None:
-    """Raises ConfigError for the first of the fields that is not at least 1."""
+    """Raises ConfigError for the first of the fields that is a number, not None, and not at least 1."""
     for name in names:
         value = getattr(config, name)
-        if value < 1:
+        if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; it counts something and is at least 1. Set {name} >= 1.")
 
 

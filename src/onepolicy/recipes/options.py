@@ -8,6 +8,11 @@ from typing import Literal
 from onepolicy.errors import ConfigError
 from onepolicy.recipes.loop import require_count, require_positive
 
+TRAIN_SIZE = 20_000
+"""Problems that a task set makes for training when no number is given, if its level has as many."""
+DEMONSTRATIONS = 8000
+"""Worked solutions that are learnt from when no number is given, if there are as many."""
+
 
 @dataclass(frozen=True)
 class Tiny:
@@ -27,8 +32,8 @@ class Tiny:
 class ProblemOptions:
     """Which problems are made or kept."""
 
-    train_size: int = 20_000
-    """Problems a procedural task set makes for training."""
+    train_size: int | None = None
+    """Problems a procedural task set makes for training; None for 20,000, or all where the level has fewer."""
     style: str = ""
     """How demonstrations work a problem out; empty for the task set's own default."""
     digits: int | None = None
@@ -51,7 +56,7 @@ class ExamOptions:
     """The held-out exam."""
 
     size: int = 512
-    """Problems."""
+    """Problems at most."""
     k: int = 0
     """Sampled completions per problem at the first and last sitting, for avg@k, pass@k and maj@k; 0 is greedy only."""
 
@@ -90,8 +95,8 @@ class WarmStart:
 
     steps: int = 0
     """Optimizer steps."""
-    demonstrations: int = 2000
-    """Worked solutions."""
+    demonstrations: int | None = None
+    """Worked solutions; None for 8,000, or all where there are fewer."""
     batch_size: int = 64
     """Sequences a step."""
     lr: float = 2e-3

@@ -17,7 +17,7 @@ from onepolicy.nn.language import TINY
 from onepolicy.recipes.language import PRINTABLE, Language, characters_of, load_language, open_language
 from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny
-from onepolicy.recipes.textual import MADE, Exam, Problems, say_dropped, that_fit, worked_examples
+from onepolicy.recipes.textual import MADE, Exam, Problems, say_sizes, starting_config, that_fit, worked_examples
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
@@ -42,8 +42,8 @@ class Config:
     """JSONL file: rows with messages, or prompt and completion; or the task set's own training file."""
     eval_data: str = ""
     """The task set's held-out file."""
-    demonstrations: int = 2000
-    """Demonstrations made by the task set when it makes its own."""
+    demonstrations: int | None = None
+    """The task set's worked solutions to learn; None for 8,000, or all where there are fewer."""
     steps: int = 500
     """Optimizer steps."""
     batch_size: int = 64
@@ -121,7 +121,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
         return exam.sit(step, final=step == config.steps)
 
     with run:
-        say_dropped(run, held_out, *sets[1:])
+        say_sizes(run, held_out, *sets[1:])
         if dropped:
             run.say(dropped)
         start = run.resume(**parts)
@@ -174,7 +174,12 @@ def make_learner(config: Config, policy: Any, dump_dir: Path) -> PolicyLearner:
 
 PRESETS: dict[str, Config] = {
     "arithmetic": Config(
-        level=3, demonstrations=8000, steps=1500, lr=3e-3, max_tokens=48, problems=ProblemOptions(style="mixed")
+        level=3,
+        steps=1500,
+        lr=3e-3,
+        max_tokens=48,
+        problems=ProblemOptions(style="mixed"),
+        machine=Machine(threads=1),
     ),
     "gsm8k-steps": Config(
         tasks="gsm8k-steps",
@@ -185,13 +190,14 @@ PRESETS: dict[str, Config] = {
         tiny=Tiny(context=160),
         problems=ProblemOptions(style="worked", digits=3, length=8, decimals=0),
         exam=ExamOptions(size=1000),
+        machine=Machine(threads=1),
     ),
 }
 
 
 def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
     """The configuration to override when no preset is named; `fields` are those the user gave."""
-    return PRESETS["arithmetic"] if fields.get("model", Config.model) in TINY else Config()
+    return starting_config(PRESETS, Config(), fields)
 
 
 def load(run: Run) -> Report:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from safetensors import SafetensorError
 
 from onepolicy.data.demonstrations import Example, example, fingerprint
 from onepolicy.data.tokenizer import encode, load_tokenizer
-from onepolicy.errors import DataError
+from onepolicy.errors import ConfigError, DataError
 from onepolicy.evaluation.accuracy import evaluate_tasks
 from onepolicy.nn.language import TINY
 from onepolicy.recipes.language import Language, check_name
-from onepolicy.recipes.options import ProblemOptions
+from onepolicy.recipes.options import DEMONSTRATIONS, TRAIN_SIZE, ProblemOptions
 from onepolicy.run import manifest
 from onepolicy.run.files import out_of_space
 from onepolicy.run.journal import read_lines
@@ -22,11 +23,27 @@ from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
 from onepolicy.run.seeding import derive_rng, derive_seed
-from onepolicy.tasks.base import INSTRUCTIONS, TaskSet, load_task_set
+from onepolicy.tasks.base import INSTRUCTIONS, TaskSet, load_task_set, task_options
 from onepolicy.types import Generator, Metrics, Sampling
+
+C = TypeVar("C")
 
 MADE = ("arithmetic", "countdown")
 """Task sets that make their own problems."""
+
+
+def starting_config(presets: Mapping[str, C], default: C, fields: Mapping[str, Any]) -> C:
+    """The configuration to override when no preset is named; `fields` are those the user gave.
+
+    For a model made on the spot, which knows nothing, the preset of its task set, or for a set without one that of
+    arithmetic with the set's own demonstrations; for any other model `default`.
+    """
+    given: Any = default
+    if fields.get("model", given.model) not in TINY:
+        return default
+    tasks, arithmetic = fields.get("tasks", given.tasks), presets["arithmetic"]
+    other: C = replace(arithmetic, problems=ProblemOptions())  # type: ignore[type-var]
+    return presets.get(tasks, other)
 
 
 @dataclass(frozen=True)
@@ -77,12 +94,18 @@ class Problems:
 
     def _options(self, split: str) -> dict[str, Any]:
         chosen, train = self.options, split == "train"
-        found: dict[str, Any] = {"system": INSTRUCTIONS} if self.instructed else {}
+        found: dict[str, Any] = {"system": INSTRUCTIONS if self.instructed else ""}
+        if chosen.style and "style" not in task_options(self.tasks):
+            raise ConfigError(
+                f"style is {chosen.style!r}; {self.tasks} has no styles, its demonstrations are the data's own "
+                "solutions. Leave --problems.style out, or where a preset sets it: --problems.style ''."
+            )
         if chosen.style:
             found["style"] = chosen.style
         if self.tasks in MADE:
-            size = chosen.train_size if train else self.eval_size
-            return found | {"level": self.level, "n": size, "seed": self.seed if train else 0}
+            found |= {"level": self.level, "at_most": not train or chosen.train_size is None}
+            size = chosen.train_size or TRAIN_SIZE
+            return found | ({"n": size, "seed": self.seed} if train else {"n": self.eval_size, "seed": 0})
         found |= {"path": self.data if train else self.eval_data, "on_error": chosen.bad_rows}
         if self.tasks == "gsm8k-steps":
             limits = {"digits": chosen.digits, "length": chosen.length, "decimals": chosen.decimals}
@@ -107,13 +130,13 @@ def instructed(model: str, asked: bool | None) -> bool:
         return False
 
 
-def worked_examples(tasks: TaskSet, count: int, seed: int, language: Language) -> list[Example]:
-    """`count` demonstrations of a task set as (tokens, is_action).
+def worked_examples(tasks: TaskSet, count: int | None, seed: int, language: Language) -> list[Example]:
+    """`count` demonstrations of a task set as (tokens, is_action); for None the usual number, or all there are.
 
-    Raises: DataError for one that is longer than the model's context.
+    Raises: ConfigError for more than there are; DataError for one that is longer than the model's context.
     """
     found: list[Example] = []
-    for talk in tasks.demonstrations(count, seed):
+    for talk in tasks.demonstrations(min(DEMONSTRATIONS, len(tasks)) if count is None else count, seed):
         try:
             found.append(example(language.tokenizer, talk, language.context))
         except DataError as error:
@@ -147,9 +170,12 @@ def that_fit(tasks: TaskSet, language: Language, policy: Literal["stop", "drop"]
     return replace(tasks, tasks=kept, dropped=(*tasks.dropped, *(f"{name}: prompt too long" for name in lengths)))
 
 
-def say_dropped(run: Run, *sets: TaskSet) -> None:
-    """Notes in the run's log how many rows of each set were left out, and why the first was."""
+def say_sizes(run: Run, *sets: TaskSet) -> None:
+    """Notes in the run's log which sets are smaller than asked for: few problems of a level, or rows left out, why."""
     for tasks in sets:
+        made, asked = tasks.counts["tasks"], tasks.counts.get("asked", 0)
+        if made < asked:
+            run.say(f"{tasks.name}: {made:,} problems, all that the level has; {asked:,} would have been taken.")
         if tasks.dropped:
             run.say(
                 f"{tasks.name}: {len(tasks.dropped)} rows dropped, {len(tasks)} kept; the first: {tasks.dropped[0]}"

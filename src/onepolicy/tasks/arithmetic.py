@@ -74,6 +74,7 @@ def load(
     *,
     level: int | Sequence[int] | ArithmeticLevel = 4,
     n: int = 10_000,
+    at_most: bool = False,
     seed: int = 0,
     style: str = "steps",
     system: str = "",
@@ -81,8 +82,9 @@ def load(
 ) -> TaskSet:
     """n different problems of a level, or of several levels in turn.
 
-    split: "train" or "test". style: of the demonstrations (STYLES). system: a system message for every task.
-    Raises: ConfigError for an unknown level or style, or more problems asked than the level has.
+    split: "train" or "test". at_most: where a level has fewer, take them all. style: of the demonstrations (STYLES).
+    system: a system message for every task. counts: asked (n), tasks.
+    Raises: ConfigError for an unknown level or style, or more problems asked than the level has, unless at_most.
     """
     if style not in STYLES:
         raise ConfigError(f"Unknown style {style!r} of arithmetic. {nearest(style, STYLES)}")
@@ -92,7 +94,7 @@ def load(
     verifier = AnswerVerifier(judge, TAGGED, weights)
     for (name, one), count in zip(chosen, shares(n, len(chosen)), strict=True):
         rng = derive_rng(seed, "arithmetic", split, str(one))
-        for expression in draw(partial(_make, one, rng), count, split, seen, str(one)):
+        for expression in draw(partial(_make, one, rng), count, split, seen, str(one), at_most):
             answer = str(evaluate(parse(expression)))
             meta = {"level": name, "terms": one.terms, "expression": expression}
             task_id = f"arithmetic/{expression}"
@@ -103,7 +105,7 @@ def load(
         tasks=tuple(tasks[i] for i in order),
         characters=CHARACTERS,
         demonstrate=partial(demonstrate, style=style) if split == "train" else None,
-        counts={"tasks": len(tasks)},
+        counts={"asked": n, "tasks": len(tasks)},
     )
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "extract_tag",
     "load_task_set",
     "split_thinking",
+    "task_options",
 ]
 
 Conversation = tuple[Message, ...]
@@ -166,14 +167,23 @@ def load_task_set(name: str, split: str = "train", **options: object) -> TaskSet
     options: the loader's own keywords (see docs/tasks.md).
     Raises: ConfigError for an unknown name, split or option, offering the nearest known one.
     """
-    if name not in TASKS:
-        raise ConfigError(f"Unknown task set {name!r}. {nearest(name, TASKS)}")
+    known = task_options(name)
     if split not in ("train", "test"):
         raise ConfigError(f"Unknown split {split!r} of {name}. {nearest(split, ('train', 'test'))}")
-    module, function = TASKS[name].split(":")
-    loader = getattr(import_module(module), function)
-    known = [option for option in inspect.signature(loader).parameters if option != "split"]
     for option in options:
         if option not in known:
             raise ConfigError(f"{name} has no option {option!r}. {nearest(option, known)}")
-    return loader(split, **options)
+    return _loader(name)(split, **options)
+
+
+def task_options(name: str) -> list[str]:
+    """The keywords that the task set `name` is loaded with, besides the split. Raises: ConfigError as load_task_set."""
+    return [option for option in inspect.signature(_loader(name)).parameters if option != "split"]
+
+
+def _loader(name: str) -> Callable[..., TaskSet]:
+    if name not in TASKS:
+        raise ConfigError(f"Unknown task set {name!r}. {nearest(name, TASKS)}")
+    module, function = TASKS[name].split(":")
+    loader: Callable[..., TaskSet] = getattr(import_module(module), function)
+    return loader

@@ -78,6 +78,7 @@ def load(
     *,
     level: int | Sequence[int] | CountdownLevel = 3,
     n: int = 5_000,
+    at_most: bool = False,
     seed: int = 0,
     use: str = "all",
     style: str = "steps",
@@ -86,11 +87,11 @@ def load(
 ) -> TaskSet:
     """n different problems of a level, or of several in turn.
 
-    use: "all" (each number exactly once) or "some" (at most once). style: of the demonstrations, which work out the
-    expression a problem was made from. system: a system message; with one the question is asked in words, without one
-    it is `3 5 8=16`.
+    at_most: where a level has fewer, take them all. use: "all" (each number exactly once) or "some" (at most once).
+    style: of the demonstrations, which work out the expression a problem was made from. system: a system message; with
+    one the question is asked in words, without one it is `3 5 8=16`. counts: asked (n), tasks.
 
-    Raises: ConfigError for an unknown level, use or style, or more problems asked than the level has.
+    Raises: ConfigError for an unknown level, use or style, or more problems asked than the level has, unless at_most.
     """
     for option, known in ((use, tuple(USES)), (style, tuple(STYLES))):
         if option not in known:
@@ -101,7 +102,7 @@ def load(
     tasks: list[Task] = []
     for (name, one), count in zip(chosen, shares(n, len(chosen)), strict=True):
         rng = Random(derive_seed(seed, "countdown", split, str(one)))
-        for numbers, node in draw(partial(_make, one, rng), count, split, seen, str(one)):
+        for numbers, node in draw(partial(_make, one, rng), count, split, seen, str(one), at_most):
             target = int(evaluate(node))
             asked = _in_words(numbers, target, use) if system else f"{' '.join(map(str, numbers))}={target}"
             meta = {"level": name, "numbers": numbers, "target": target}
@@ -112,7 +113,7 @@ def load(
         tasks=tuple(tasks),
         characters="" if system else CHARACTERS,
         demonstrate=partial(demonstrate, style=style) if split == "train" else None,
-        counts={"tasks": len(tasks)},
+        counts={"asked": n, "tasks": len(tasks)},
     )
 
 

@@ -37,11 +37,13 @@ def named_levels(level: int | Sequence[int] | L, known: Mapping[int, L], kind: s
     return [(name, known[name]) for name in names]
 
 
-def draw(make: Callable[[], tuple[str, T] | None], count: int, split: str, seen: set[str], what: str) -> list[T]:
+def draw(
+    make: Callable[[], tuple[str, T] | None], count: int, split: str, seen: set[str], what: str, at_most: bool
+) -> list[T]:
     """`count` problems of a split whose keys are not in `seen`, to which they are added.
 
-    make: a fresh (key, problem), or None for a failed try. what: the level, for the error.
-    Raises: ConfigError when the level seems to have no more.
+    make: a fresh (key, problem), or None for a failed try. what: the level, for the error. at_most: fewer will do.
+    Raises: ConfigError when the level seems to have no more, unless fewer will do.
     """
     found: list[T] = []
     misses = 0
@@ -53,7 +55,7 @@ def draw(make: Callable[[], tuple[str, T] | None], count: int, split: str, seen:
             misses = 0
         else:
             misses += 1
-    if len(found) == count:
+    if len(found) == count or at_most:
         return found
     raise ConfigError(
         f"{what} gave only {len(found)} different problems for the {split} split; {count} were asked. "
