@@ -9,6 +9,7 @@ from scipy.stats import t
 
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.tabular.draw import (
+    UNMET,
     WALL,
     Curve,
     ValueMap,
@@ -106,6 +107,20 @@ def test_walls_are_what_is_never_entered():
     figure = value_map_figure(drawn)
     assert (1, 0) not in texts(figure)
     assert len(figure.axes[0].patches) == 1
+
+
+def test_the_cliff_is_drawn_as_what_never_happens():
+    world = make("cliff")
+    drawn = value_map(world, np.arange(48.0), (4, 12), np.zeros(188))
+    assert drawn.labels[3].tolist() == ["", *[UNMET] * 10, "end"]
+    assert texts(value_map_figure(drawn))[1, 3] == UNMET
+    assert not drawn.labels[:3].any()
+
+
+def test_near_ties_are_drawn_when_asked_for():
+    small = make("small")
+    assert best_actions(small, [1.0, 1.0 - 1e-6, 30.0, 2.0]) == ["0", "0"]
+    assert best_actions(small, [1.0, 1.0 - 1e-6, 30.0, 2.0], near=1e-6) == ["0 1", "0"]
 
 
 def test_numbers_keep_three_digits_of_the_largest():

@@ -33,6 +33,7 @@ ARROWS = {
 }  # fmt: skip
 """How an action of this name is drawn; others are drawn as their number."""
 WALL = "█"
+UNMET = "·"
 TEXT_COLUMNS = 30
 """Columns up to which a map is drawn as text."""
 TEXT_CELLS = 400
@@ -75,11 +76,14 @@ class ValueMap:
         return [[label or f"{value:.{decimals}f}" for label, value in zip(*row, strict=True)] for row in rows]
 
 
-def value_map(mdp: MDP, values: ArrayLike, shape: tuple[int, int], q: ArrayLike | None = None) -> ValueMap:
+def value_map(
+    mdp: MDP, values: ArrayLike, shape: tuple[int, int], q: ArrayLike | None = None, *, near: float = 1e-9
+) -> ValueMap:
     """The map of a world whose states are the cells of a grid, row by row.
 
-    values [S]. q [K], values of the (state, action) rows: draws the arrows of all actions within 1e-9 of the best,
-    relative to the largest. Terminal cells are labelled by their names, or "end"; those never entered are walls.
+    values [S]. q [K], values of the (state, action) rows: draws the arrows of all actions within `near` of the best,
+    relative to the largest. Terminal cells are labelled by their names, or "end"; those never entered are walls. A cell
+    with actions that is neither entered nor a start is drawn as UNMET: what happens there never does.
     Raises: DataError for arrays or a shape that do not fit the world.
     """
     model, v = mdp.csr(), np.asarray(values, dtype=np.float64)
@@ -91,13 +95,15 @@ def value_map(mdp: MDP, values: ArrayLike, shape: tuple[int, int], q: ArrayLike 
     entered = np.zeros(mdp.num_states, dtype=np.bool_)
     entered[model.successors] = True
     names = mdp.state_names or ("end",) * mdp.num_states
-    labels = [(names[s] if entered[s] else WALL) if model.terminal[s] else "" for s in range(mdp.num_states)]
-    arrows = best_actions(mdp, q) if q is not None else [""] * mdp.num_states
+    unmet = [WALL if end else UNMET for end in model.terminal]
+    labels = [names[s] if model.terminal[s] else "" for s in range(mdp.num_states)]
+    labels = [label if met else other for label, met, other in zip(labels, entered | (model.start > 0), unmet)]
+    arrows = best_actions(mdp, q, near=near) if q is not None else [""] * mdp.num_states
     return ValueMap(v.reshape(shape), np.array(arrows).reshape(shape), np.array(labels).reshape(shape))
 
 
-def best_actions(mdp: MDP, q: ArrayLike) -> list[str]:
-    """The actions of each state whose value q [K] is within 1e-9 of its best, relative to the largest.
+def best_actions(mdp: MDP, q: ArrayLike, *, near: float = 1e-9) -> list[str]:
+    """The actions of each state whose value q [K] is within `near` of its best, relative to the largest.
 
     Moves are drawn as arrows, other actions as their numbers (`row_labels` where the world has them), spaces between.
     Raises: DataError for another number of rows than the world has.
@@ -105,14 +111,14 @@ def best_actions(mdp: MDP, q: ArrayLike) -> list[str]:
     row_ptr, labels, values = mdp.row_ptr, mdp.row_labels, np.asarray(q, dtype=np.float64)
     if values.shape != (mdp.num_rows,):
         raise DataError(f"q has shape {values.shape}; the world has {mdp.num_rows} rows. Give one value for each.")
-    near = 1e-9 * max(1.0, float(np.abs(values).max(initial=0.0)))
+    margin = near * max(1.0, float(np.abs(values).max(initial=0.0)))
     names = mdp.action_names or ()
     signs = [ARROWS.get(names[a], str(a)) if a < len(names) else str(a) for a in range(int(np.diff(row_ptr).max()))]
     between = "" if set(signs) <= set(ARROWS.values()) else " "
     drawn = []
     for s in range(mdp.num_states):
         mine = values[row_ptr[s] : row_ptr[s + 1]]
-        best = np.flatnonzero(mine >= mine.max(initial=-math.inf) - near)
+        best = np.flatnonzero(mine >= mine.max(initial=-math.inf) - margin)
         chosen = [signs[a] for a in best] if labels is None else [str(labels[row_ptr[s] + a]) for a in best]
         drawn.append(between.join(chosen))
     return drawn
@@ -162,9 +168,10 @@ def value_map_figure(grid: ValueMap, title: str = "") -> Figure:
         shades = grid.shades()
         for i, row in enumerate(grid.numbers()):
             for j, text in enumerate(row):
-                ink = "white" if grid.plain[i, j] and shades[i, j] < 0.6 else "black"
+                arrows = f"\n{grid.arrows[i, j]}" if grid.plain[i, j] else ""
+                ink = "white" if arrows and shades[i, j] < 0.6 else "black"
                 if text != WALL:
-                    axes.text(j, i, f"{text}\n{grid.arrows[i, j]}".rstrip(), ha="center", va="center", color=ink)
+                    axes.text(j, i, f"{text}{arrows}".rstrip(), ha="center", va="center", color=ink)
     axes.set_xticks([])
     axes.set_yticks([])
     figure.colorbar(image, ax=axes, shrink=0.8)
