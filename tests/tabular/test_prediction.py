@@ -161,9 +161,10 @@ def test_compiled_and_plain_loops_agree(algorithm, settings, plain, features):
 
 
 def test_monte_carlo_with_a_truncated_tail_uses_the_value_of_the_time():
-    """In the plain loop the bootstrap is taken before the episode's updates; n-step TD takes it after the first ones.
+    """Its bootstrap is from before the episode's updates, that of n-step TD from after the first ones.
 
-    They differ only where an episode is cut in a state that it has updated, so n beyond every length agrees on terminated data.
+    They differ only where an episode is cut in a state that it has updated: n beyond every length is Monte Carlo on
+    terminated data.
     """
     mdp = world()
     data = Problem(sample_episodes(sampler(mdp), 5, runs=3, seed=1), one_hot(STATES), GAMMA)
