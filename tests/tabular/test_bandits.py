@@ -1,4 +1,4 @@
-"""Bandits at scale: the curves of the 10-armed testbed, regret beside the Lai-Robbins line, and what cannot change them."""
+"""Bandits at scale: curves of the 10-armed testbed, regret beside the Lai-Robbins line, and what cannot change them."""
 
 from __future__ import annotations
 

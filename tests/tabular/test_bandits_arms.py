@@ -110,7 +110,7 @@ def means_of(step):
 
 
 def test_own_arms_by_a_python_function():
-    """The same coins, drawn outside: rewards, regret and optimal pulls as a loop over a player's choices counts them."""
+    """The same coins, drawn outside: rewards, regret, optimal pulls as a loop over a player's choices counts them."""
     bandit = OwnArms(coin, 2, means=means_of, low=0.0, high=1.0)
     curves = run(bandit, KLUCB(), steps=80, runs=3, seed=9, every=10)
     player, rngs = Player(KLUCB(), 2, runs=3, seed=9), [np.random.default_rng([9, i]) for i in range(3)]

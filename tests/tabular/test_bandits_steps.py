@@ -1,4 +1,4 @@
-"""Each agent's index and update rule against a plain loop; the compiled run against the same steps played one by one."""
+"""Each agent's index and update rule against a plain loop; the compiled run against its steps played one by one."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_constant_step_size_weighs_recent_rewards():
 
 
 def test_ucb1_by_hand():
-    """After each arm once and arm 0 twice more: index Q + c sqrt(log t / N) with t = 7; an arm not tried comes first."""
+    """After each arm once and arm 0 twice more: index Q + c sqrt(log t / N) with t = 7; an untried arm comes first."""
     player, c = Player(UCB1(c=1.5), ARMS), 1.5
     for arm, reward in [(0, 0.2), (1, 0.9), (2, 0.4)]:
         player.update(arm, reward)

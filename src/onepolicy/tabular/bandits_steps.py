@@ -25,8 +25,8 @@ STEP_SIZE = 7
 def kl_index(mean: float, level: float) -> float:
     """The largest q in [mean, 1] with kl(mean, q) <= level, kl that of two Bernoulli distributions.
 
-    Newton's method from above, where it converges monotonically, kl being convex in q: from the lesser of the bounds
-    mean + sqrt(level / 2) (Pinsker) and 1 - exp(-(level + entropy) / (1 - mean)).
+    Newton's method from above, where it converges monotonically until rounding stops it, kl being convex in q: from
+    the lesser of the bounds mean + sqrt(level / 2) (Pinsker) and 1 - exp(-(level + entropy) / (1 - mean)).
     """
     if mean >= 1.0 or level <= 0.0:
         return min(mean, 1.0)
@@ -41,9 +41,9 @@ def kl_index(mean: float, level: float) -> float:
             return mean
         excess = -entropy - mean * np.log(q) - (1.0 - mean) * np.log(1.0 - q) - level
         step = excess * q * (1.0 - q) / (q - mean)
-        q -= step
         if step < 1e-12:
-            return max(q, mean)
+            return q
+        q -= step
     return q
 
 
