@@ -1,4 +1,4 @@
-"""The generation engine against transformers' `generate`, and against vLLM's CPU build with --with-vllm.
+"""The generation engine against transformers' `generate`, and against vLLM's CPU build.
 
 Same weights, same prompts, temperature 1, two threads (--threads), float32. Our side also returns the log-probability
 of every token, which training needs; `generate` is not asked for it. `generate` gets all completions in one left-padded
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="runs of each side")
     parser.add_argument("--threads", type=int, default=2, help="of every side")
     parser.add_argument("--works", nargs="+", default=list(WORKS), choices=list(WORKS), help="which works")
-    parser.add_argument("--with-vllm", action="store_true", help="also vLLM's CPU build, in .venv-vllm")
+    parser.add_argument("--no-vllm", action="store_true", help="without vLLM's CPU build, which is 2 GB in .venv-vllm")
     parser.add_argument("--out", default=str(RESULTS / "engine_vs_transformers.json"), help="where the JSON goes")
     arguments = parser.parse_args()
     where = machine("torch", "transformers", "numba")
@@ -50,7 +50,7 @@ def main() -> None:
         runs = {side: partial(_with_next, run, seeds) for side, run in sides.items()}
         found[name] = interleaved(runs, arguments.repeats, f"{name}:")
     vllm: Record = {}
-    if arguments.with_vllm:
+    if not arguments.no_vllm:
         vllm = _vllm(arguments.works, arguments.repeats, arguments.threads)
         for name, records in vllm.get("works", {}).items():
             found[name]["vllm"] = records
@@ -58,7 +58,7 @@ def main() -> None:
     settings = {"threads": arguments.threads, "slots": SLOTS, "repeats": arguments.repeats}
     works = {name: vars(WORKS[name]) for name in arguments.works}
     result = {"machine": where, "settings": settings, "works": works, "summary": rows, "runs": found}
-    if arguments.with_vllm:
+    if not arguments.no_vllm:
         result["vllm"] = {key: value for key, value in vllm.items() if key != "works"}
     write_json(arguments.out, result)
     print(report(rows))
