@@ -13,7 +13,7 @@ from numba import njit
 
 from onepolicy.errors import ConfigError
 from onepolicy.tabular.control_settings import ControlResult, Rates, Record, Settings, learn
-from onepolicy.tabular.control_step import Dynamics, Floats, Ints, choose, expected, reward_of, update
+from onepolicy.tabular.control_step import Dynamics, Floats, choose, expected, reward_of, update
 from onepolicy.tabular.simulate import Streams, sample_start, sample_successor, uniform
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def mc_control(mdp: MDP, settings: Settings, *, first_visit: bool = True) -> Con
 
     GLIE when epsilon is `one_over_episode` and the step size 1/n (alpha=1, alpha_power=1): then Q -> Q*. first_visit:
     only the first step of an episode in each (state, action) counts; else every step. A truncated episode's return goes
-    on in E_pi Q of the state it was cut at.
+    on in E_pi Q of the state it was cut at. Room for max_steps steps is set aside on each thread, 16 bytes a step.
     Source: Sutton and Barto 2018, section 5.4; the course's GLIE Monte Carlo control.
     """
     return learn(mc_runs, mdp, settings, first_visit)
@@ -43,26 +43,12 @@ def n_step_sarsa(mdp: MDP, settings: Settings, *, n: int) -> ControlResult:
     return learn(n_step_runs, mdp, settings, n)
 
 
-@njit(cache=True)
-def _grown_rows(x: Ints) -> Ints:
-    out = np.empty(2 * x.shape[0], dtype=np.int64)
-    out[: x.shape[0]] = x
-    return out
-
-
-@njit(cache=True)
-def _grown_rewards(x: Floats) -> Floats:
-    out = np.empty(2 * x.shape[0])
-    out[: x.shape[0]] = x
-    return out
-
-
 @njit(cache=True, nogil=True)
 def mc_runs(
     first_run: int, last_run: int, world: Dynamics, rates: Rates, seeds: Streams, record: Record, first_visit: bool
 ) -> None:
     """Runs of Monte Carlo control, whole: see `learn` for the arguments."""
-    rows, rewards = np.empty(256, dtype=np.int64), np.empty(256)
+    rows, rewards = np.empty(rates.limit, dtype=np.int64), np.empty(rates.limit)
     since = np.empty(record.q.shape[1], dtype=np.int64)
     for run in range(first_run, last_run):
         stream, q = seeds[run], record.q[run]
@@ -76,8 +62,6 @@ def mc_runs(
                 j = world.ptr[row]
                 if world.ptr[row + 1] - j > 1:
                     j = sample_successor(world.ptr, world.cumulative, row, uniform(stream))
-                if length == rows.shape[0]:
-                    rows, rewards = _grown_rows(rows), _grown_rewards(rewards)
                 rows[length] = row
                 rewards[length] = reward_of(world.rewards, world.noise, row, j, stream)
                 if since[row] < 0:

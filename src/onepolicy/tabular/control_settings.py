@@ -70,7 +70,7 @@ class Settings:
 
     def epsilons(self) -> Floats:
         """The share of random actions in each episode, [episodes]."""
-        return np.ascontiguousarray(np.broadcast_to(np.asarray(self.epsilon, dtype=np.float64), self.episodes))
+        return np.full(self.episodes, self.epsilon, dtype=np.float64)
 
 
 def fraction(name: str, value: float) -> float:
@@ -188,7 +188,7 @@ def blank(settings: Settings, rows: int) -> Record:
         )
     table, episodes = (settings.runs, rows), (settings.runs, settings.episodes)
     return Record(
-        q=np.ascontiguousarray(np.broadcast_to(initial, table)),
+        q=np.full(table, initial),
         visits=np.zeros(table, dtype=np.int64),
         returns=np.zeros(episodes),
         lengths=np.zeros(episodes, dtype=np.int64),

@@ -70,7 +70,7 @@ def dynamics_of(mdp: MDP, reward_std: ArrayLike = 0.0) -> Dynamics:
         successors=np.asarray(csr.successors, dtype=np.int32),
         cumulative=cumulative_sums(csr.ptr, csr.probabilities),
         rewards=np.asarray(csr.transition_rewards, dtype=np.float64),
-        noise=np.ascontiguousarray(np.broadcast_to(noise, rows)),
+        noise=np.full(rows, noise),
         terminal=np.asarray(csr.terminal, dtype=np.bool_),
     )
 
