@@ -40,8 +40,8 @@ def play(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_101_ppo_cartpole(play, tmp_path):
-    said = play("101_ppo_cartpole.py", "--steps", "512")
+def test_201_ppo_cartpole(play, tmp_path):
+    said = play("201_ppo_cartpole.py", "--steps", "512")
     assert "after 512 steps" in said
     assert re.search(r"evaluated again: \d+\.\d \[\d+\.\d, \d+\.\d\]", said)
     assert "the same weights: True" in said

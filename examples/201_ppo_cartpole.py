@@ -1,7 +1,7 @@
 """PPO learns to balance a pole: train, measure, act by hand, load again.
 
-    python examples/101_ppo_cartpole.py
-    python examples/101_ppo_cartpole.py --steps 2000
+    python examples/201_ppo_cartpole.py
+    python examples/201_ppo_cartpole.py --steps 2000
 
 The command that does the same: onepolicy train ppo --env CartPole-v1
 """
