@@ -85,8 +85,9 @@ def main(config: Config) -> Report:
     return Report(Path(config.out), metrics, language, text)
 
 
-def _one(config: Config, name: str, language: Language) -> AccuracyReport:
-    problems = Problems(
+def tasks_of(config: Config, name: str) -> Problems:
+    """The problems of one task set that a configuration asks for."""
+    return Problems(
         tasks=name,
         level=config.level,
         data=config.data,
@@ -96,7 +97,10 @@ def _one(config: Config, name: str, language: Language) -> AccuracyReport:
         instructed=_instructed(config),
         options=config.problems,
     )
-    tasks = that_fit(problems.held_out(), language, config.problems.bad_rows)
+
+
+def _one(config: Config, name: str, language: Language) -> AccuracyReport:
+    tasks = that_fit(tasks_of(config, name).held_out(), language, config.problems.bad_rows)
     first = tasks.tasks[0]
     check_stable(language.tokenizer, 1, question=first.messages[-1].content, answers=(first.answer,))
     return evaluate_tasks(

@@ -23,7 +23,7 @@ from onepolicy.run.report import Report
 from onepolicy.run.run import Run
 from onepolicy.run.seeding import derive_seed
 from onepolicy.tasks.base import TaskSet
-from onepolicy.types import Message, Sampling, Task
+from onepolicy.types import Completion, Generator, Message, Sampling, Task
 
 PRINTABLE = "".join(map(chr, range(32, 127))) + "\n"
 """Characters that a tiny preset on open text knows at least."""
@@ -73,10 +73,15 @@ class Language:
         """The model's reply to a question or a conversation; greedy unless a temperature is given."""
         turns = [Message("user", messages)] if isinstance(messages, str) else list(messages)
         generator = self.engine(slots=1, cache_tokens=None)
+        return self.decode(self.reply(generator, turns, max_tokens=max_tokens, temperature=temperature).tokens)
+
+    def reply(
+        self, generator: Generator, turns: Sequence[Message], *, max_tokens: int, temperature: float
+    ) -> Completion:
+        """What `generator` says next in a conversation; the same question in the same words gets the same answer."""
         prompt = render(self.tokenizer, turns)
         seed = derive_seed("chat", *prompt)
-        done = generator.generate([prompt], 1, Sampling(max_tokens, temperature), [seed])[0][0]
-        return self.decode(done.tokens)
+        return generator.generate([prompt], 1, Sampling(max_tokens, temperature), [seed])[0][0]
 
     def engine(self, *, slots: int, cache_tokens: int | None) -> Engine:
         """A generator over the same weights; with LoRA over a plain copy, which `state` keeps up to date."""
