@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -166,6 +167,16 @@ def test_a_seed_that_fails_says_why(tmp_path):
         main(config, resume=tmp_path / "run")
 
 
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(("steps", "said"), [(31, True), (32, False)])
+def test_fewer_steps_than_a_rollout_has_are_said_to_be_all_of_it(steps, said, tmp_path):
+    main(tiny("ppo", tmp_path / "run", steps=steps))
+    words = "steps is 31, less than one rollout (2 worlds x 16 steps): 32 are played and learnt from once."
+    log = tmp_path / "run" / "log.txt"
+    assert (log.exists() and words in log.read_text()) == said
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 32
+
+
 def test_presets_are_found_by_algorithm_and_world():
     assert starting_point("ppo", {"env": "CartPole-v1"}) == PRESETS["ppo/CartPole-v1"]
     assert starting_point("ppo", {}) == PRESETS["ppo/CartPole-v1"]
@@ -174,7 +185,7 @@ def test_presets_are_found_by_algorithm_and_world():
     with pytest.raises(ConfigError, match="Did you mean 'reinforce'"):
         starting_point("reinforc", {})
     for name, preset in PRESETS.items():
-        assert name == f"{preset.algo}/{preset.env}"
+        assert re.fullmatch(re.escape(f"{preset.algo}/{preset.env}") + "(-[a-z]+)?", name)
         assert from_json(Config, to_json(preset)) == preset
 
 

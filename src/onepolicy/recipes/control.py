@@ -299,6 +299,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
     with run:
         start = run.resume(**parts)
         if start == 0:
+            say_if_short(run, config)
             run.log(0, evaluate(0))
         with progress(config.steps, f"{config.algo} {config.env} seed {config.seed}", done=start) as bar:
             loop = Loop(run, config, bar, evaluate, parts, start)
@@ -316,6 +317,16 @@ def open_run(config: Config, resume: Path | None) -> Run:
     if resume:
         return Run.open(resume)
     return Run.create(run_directory(config.out, config.algo), recipe=RECIPE, config=to_json(config))
+
+
+def say_if_short(run: Run, config: Config) -> None:
+    """Notes in the run's log that a rollout has more steps than were asked for; REINFORCE counts in episodes."""
+    rollout = config.num_envs * config.n_steps
+    if config.algo != "reinforce" and config.steps < rollout:
+        run.say(
+            f"steps is {config.steps:,}, less than one rollout ({config.num_envs} worlds x {config.n_steps} steps): "
+            f"{rollout:,} are played and learnt from once. Lower n_steps or num_envs for fewer."
+        )
 
 
 def finish(run: Run, config: Config, steps: int, last: Metrics) -> str:

@@ -199,7 +199,7 @@ class Exam:
 
     def sit(self, step: int, *, final: bool) -> Metrics:
         """The accuracy of the generator's present weights; at the first and last sitting transcripts are kept."""
-        with progress(1, "held-out exam"):
+        with progress(len(self.tasks), "held-out exam") as bar:
             report = evaluate_tasks(
                 self.generator,
                 self.tasks.tasks,
@@ -209,6 +209,7 @@ class Exam:
                 sampling=Sampling(max_tokens=self.max_tokens),
                 seed=derive_seed(self.seed, "exam"),
             )
+            bar.advance(len(self.tasks))
         if final:
             self.run.sample(step, [{"exam": True, **record} for record in report.samples])
             self.run.say(f"held-out exam at step {step}\n{report.table()}")
