@@ -94,7 +94,10 @@ SICK = {
     "loss not finite": (
         {"learner/loss": [0.1] * 50 + [math.nan] * 10}, "problem", ["at step 60", "last number was at step 50"],
     ),
-    "no learning": ({"rollout/score": list(0.4 + 0.05 * NOISE)}, "warning", ["No significant change"]),
+    "no learning": (
+        {"rollout/score": list(0.4 + 0.05 * NOISE), "eval/accuracy_low": [0.35] * N}, "warning",
+        ["No significant change"],
+    ),
     "getting worse": ({"rollout/score": list(0.8 - 0.5 * STEPS / N + 0.05 * NOISE)}, "problem", ["0.7"]),
     "solved from the start": ({"rollout/score": list(np.minimum(1, 0.97 + 0.01 * NOISE))}, "info", ["0.97"]),
     "at its highest": ({"rollout/score": list(500 - np.abs(NOISE))}, "info", ["near its highest value, 500"]),

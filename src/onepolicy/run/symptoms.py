@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import pstdev
 
 from onepolicy.run.history import Finding, History, Window, most_common, p_value, percent
 from onepolicy.run.trend import trend
@@ -17,6 +18,8 @@ ZERO_VARIANCE = 0.80
 INVALID = 0.01
 ENTROPY_LEFT = 0.10
 TREND_POINTS, SIGNIFICANT = 30, 0.01
+EARLY, BEYOND = 5, 2.0
+"""First values that stand for the start where the thirds do not differ; standard deviations to be gained since."""
 SOLVED, HOPELESS, CEILING = 0.9, 0.1, 0.98
 DRIFT = 3.0
 REPEATED, REPEATING_SAMPLES = 0.5, 0.2
@@ -100,20 +103,36 @@ def entropy_collapse(run: History) -> list[Finding]:
 
 
 def learning(run: History) -> list[Finding]:
-    """Whether what the run is for got better: first against last third, Welch's test, autocorrelation allowed for."""
+    """Whether what the run is for got better: first against last third, Welch's test, autocorrelation allowed for.
+
+    A run that learned all it did in its first steps has equal thirds: there the first few values are the start, and
+    held-out intervals that came apart overrule a training score that did not move.
+    """
     found = []
+    gained = any(_parted(run, key) > 0 for key in ("eval/accuracy", "eval/return"))
     for key, better in OUTCOMES:
         window = run.finite(key)
         if window is not None and len(window.values) >= TREND_POINTS:
-            found.append(_outcome(key, better, window))
+            found.append(_outcome(key, better, window, gained))
         elif window is not None and not key.startswith("eval/"):
             words = f"{len(window.values)} values of {key} do not show whether it changes; {TREND_POINTS} would."
             found.append(Finding("info", "too early to tell", words, "", window.span))
     return found
 
 
-def _outcome(key: str, better: int, window: Window) -> Finding:
-    """The finding on the trend of one metric; better: 1 when it should rise, -1 when it should fall."""
+def _parted(run: History, key: str) -> int:
+    """1 when the last interval of an evaluation lies above the first, -1 below, 0 when they meet or are not there."""
+    low, high = run.metrics.get(f"{key}_low"), run.metrics.get(f"{key}_high")
+    if low is None or high is None:
+        return 0
+    return int(low.values[-1] > high.values[0]) - int(high.values[-1] < low.values[0])
+
+
+def _outcome(key: str, better: int, window: Window, gained: bool) -> Finding:
+    """The finding on the trend of one metric; better: 1 when it should rise, -1 when it should fall.
+
+    gained: whether the held-out evaluations rose beyond their intervals.
+    """
     result = trend(window.values)
     numbers = (
         f"{key} went from {result.first:.3g} (first third) to {result.last:.3g} (last third), {p_value(result.p)}."
@@ -123,11 +142,19 @@ def _outcome(key: str, better: int, window: Window) -> Finding:
     if result.p < SIGNIFICANT:
         advice = "Go back to a checkpoint before that; lower lr, lengthen the warm-up."
         return Finding("problem", "getting worse", numbers, advice, window.span)
+    early, spread = trend(window.values, EARLY), pstdev(window.values[-len(window.values) // 3 :])
+    if early.p < SIGNIFICANT and (early.last - early.first) * better > BEYOND * spread:
+        words = f"{key} went from {early.first:.3g} (first {EARLY} values) to {early.last:.3g} (last third), "
+        words += f"{p_value(early.p)}; the gain is in the first third."
+        return Finding("good", "learning", words, "", window.span)
     if better > 0 and not key.endswith("/return") and SOLVED <= result.last <= 1:
         return Finding("info", "solved from the start", numbers, "Give harder tasks.", window.span)
     if better > 0 and 0 < CEILING * max(window.values) <= result.last:
         words = f"{numbers} It has stayed near its highest value, {max(window.values):.3g}."
         return Finding("info", "at its highest", words, "", window.span)
+    if gained:
+        words = f"{numbers} The held-out evaluations rose beyond their intervals: what it learned, it learned early."
+        return Finding("info", "level", words, "", window.span)
     advice = "Check the findings above; try 3 times lr, easier tasks, more samples a prompt, a longer run."
     return Finding("warning", "no learning", f"No significant change: {numbers}", advice, window.span)
 
@@ -144,9 +171,10 @@ def held_out(run: History) -> list[Finding]:
         f"{percent(found.values[i])} [{percent(low.values[i])}, {percent(high.values[i])}] at step {found.steps[i]}"
         for i in (0, -1)
     )
-    if low.values[-1] > high.values[0]:
+    parted = _parted(run, "eval/accuracy")
+    if parted > 0:
         return [Finding("good", "held-out gain", f"Intervals apart: {ends}.", "", found.span)]
-    if high.values[-1] < low.values[0]:
+    if parted < 0:
         advice = "Go back to the best checkpoint; lower lr or add a KL term."
         return [Finding("problem", "held-out loss", f"Intervals apart: {ends}.", advice, found.span)]
     score = run.finite("rollout/score")

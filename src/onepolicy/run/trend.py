@@ -1,4 +1,4 @@
-"""A test for a trend in a noisy, autocorrelated series: is the last third different from the first?"""
+"""A test for a trend in a noisy, autocorrelated series: is the last third different from the start?"""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Trend:
-    """Means of the first and last third of a series, and the two-sided p-value of their difference."""
+    """Means of the start and the last third of a series, and the two-sided p-value of their difference."""
 
     first: float
     last: float
     p: float
 
 
-def trend(values: Sequence[float]) -> Trend:
-    """Welch's t-test of the last third against the first, each with its effective sample size.
+def trend(values: Sequence[float], start: int | None = None) -> Trend:
+    """Welch's t-test of the last third against the first `start` values or the first third, each with its effective
+    sample size.
 
     n_eff = n (1 - r) / (1 + r) with r the lag-1 autocorrelation of the residuals of a line through the third, at
     least 0: successive steps of training are not independent, and a plain t-test would find trends in drift.
-    values: at least 6, finite. Source: Welch 1947; n_eff as in Wilks 2011, section 5.2.4, equation 5.12.
+    values: at least 6, finite. start: at least 2.
+    Source: Welch 1947; n_eff as in Wilks 2011, section 5.2.4, equation 5.12.
 
     >>> trend([0.0, 0.1] * 10 + [0.9, 1.0] * 5).p < 0.001
     True
@@ -32,9 +34,9 @@ def trend(values: Sequence[float]) -> Trend:
     from scipy.special import stdtr
 
     third = len(values) // 3
-    if third < 2:
-        raise ValueError(f"a trend needs at least 6 values, got {len(values)}")
-    first, last = np.asarray(values[:third], float), np.asarray(values[-third:], float)
+    if third < 2 or (start is not None and start < 2):
+        raise ValueError(f"a trend needs at least 6 values and a start of 2, got {len(values)} and {start}")
+    first, last = np.asarray(values[: start or third], float), np.asarray(values[-third:], float)
     (mean_1, var_1, n_1), (mean_2, var_2, n_2) = _moments(first), _moments(last)
     error_1, error_2 = var_1 / n_1, var_2 / n_2
     error = error_1 + error_2
