@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from onepolicy.errors import ConfigError
-from onepolicy.recipes.catalogue import entry, recipe, recipe_of_run
+from onepolicy.recipes.catalogue import Entry, entry, recipe, recipe_of_run
 from onepolicy.run.config import apply_overrides, choose_preset, from_json
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
@@ -21,13 +22,20 @@ def train(algorithm: str, preset: str | None = None, **fields: Any) -> Report:
     """
     found = entry(algorithm)
     module = recipe(found.module)
-    dotted = {name.replace("__", "."): value for name, value in fields.items()}
+    dotted = {**_dotted(fields), **decided(algorithm, found, fields)}
     if preset is None:
         start = module.starting_point(algorithm, dotted)
     else:
         start = choose_preset(module.Config, module.PRESETS, preset)
-    config = apply_overrides(module.Config, start, {**dict(found.fixed), **dotted})
-    return module.main(config)  # type: ignore[no-any-return]
+    return module.main(apply_overrides(module.Config, start, dotted))  # type: ignore[no-any-return]
+
+
+def decided(algorithm: str, found: Entry, fields: Mapping[str, Any]) -> dict[str, str]:
+    """The fields that an algorithm's name decides. Raises: ConfigError when `fields` has another value for one."""
+    for name, value in found.fixed:
+        if str(fields.get(name, value)) != value:
+            raise ConfigError(f"{name} is {fields[name]!r}, but {algorithm!r} decides it: {value!r}. Leave {name} out.")
+    return dict(found.fixed)
 
 
 def resume(run: str | Path) -> Report:
@@ -61,7 +69,8 @@ def evaluate(policy: Any, *, env: str = "", episodes: int = 100, seed: int = 0, 
     if isinstance(policy, str | Path):
         from onepolicy.recipes import evaluate as recipe_module
 
-        config = apply_overrides(recipe_module.Config, None, {"model": str(policy), "seed": seed, **fields})
+        chosen = {"model": str(policy), "seed": seed, **_dotted(fields)}
+        config = apply_overrides(recipe_module.Config, None, chosen)
         return recipe_module.main(config)
     if not env or fields:
         odd = f"unknown {', '.join(fields)}" if fields else "no env"
@@ -69,3 +78,8 @@ def evaluate(policy: Any, *, env: str = "", episodes: int = 100, seed: int = 0, 
     from onepolicy.evaluation.returns import evaluate_policy
 
     return evaluate_policy(policy, env=env, episodes=episodes, seed=seed)
+
+
+def _dotted(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of groups written with a dot, as configurations have them."""
+    return {name.replace("__", "."): value for name, value in fields.items()}

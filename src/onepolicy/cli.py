@@ -5,6 +5,7 @@ Nothing heavy is imported before a subcommand needs it, so that help and mistake
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,7 +15,7 @@ from onepolicy.errors import ConfigError, OnePolicyError, nearest
 EXIT_USAGE = 2
 EXIT_ERROR = 1
 EXIT_STOPPED = 130
-OWN_HELP = ("train", "eval", "demo")
+OWN_HELP = ("train", "eval", "demo", "plan", "bandit")
 """Commands that explain their fields themselves."""
 
 
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("onepolicy: stopped.", file=sys.stderr)
         raise SystemExit(EXIT_STOPPED) from None
+    except BrokenPipeError:  # `onepolicy ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_ERROR) from None
 
 
 def _help() -> str:
@@ -53,6 +57,7 @@ def _help() -> str:
 
 
 def _train(argv: list[str]) -> None:
+    from onepolicy.api import decided
     from onepolicy.recipes.catalogue import ALGORITHMS, entry, recipe
     from onepolicy.run.config import parse_args
 
@@ -64,9 +69,10 @@ def _train(argv: list[str]) -> None:
     algorithm, rest = argv[0], argv[1:]
     found = entry(algorithm)
     module = recipe(found.module)
-    start = module.starting_point(algorithm, given_fields(rest))
+    given = given_fields(rest)
+    start = module.starting_point(algorithm, given)
     presets = {**module.PRESETS, "default": start}
-    fixed = [f"--{name}={value}" for name, value in found.fixed]
+    fixed = [f"--{name}={value}" for name, value in decided(algorithm, found, given).items()]
     config = parse_args(module.Config, presets, [*rest, *fixed], prog=f"onepolicy train {algorithm}")
     print(module.main(config).text)
 
@@ -134,6 +140,7 @@ def _chat(argv: list[str]) -> None:
 
 def _list(argv: list[str]) -> None:
     from onepolicy.recipes.catalogue import ALGORITHMS, recipe
+    from onepolicy.tabular.worlds import WORLDS
     from onepolicy.tasks.base import TASKS
 
     print("Algorithms and their presets")
@@ -141,6 +148,7 @@ def _list(argv: list[str]) -> None:
         own = [p for p in recipe(found.module).PRESETS if not found.fixed or p.startswith(f"{name}/")]
         print(f"  {name:<10}  {found.about}\n{'':14}{', '.join(own)}")
     print("Task sets\n  " + ", ".join(TASKS))
+    print("Finite worlds\n  " + ", ".join(WORLDS))
 
 
 def _doctor(argv: list[str]) -> None:
@@ -167,6 +175,22 @@ def _demo(argv: list[str]) -> None:
     from onepolicy.run.config import parse_args
 
     print(demo.main(parse_args(demo.Config, {}, argv, prog="onepolicy demo")).text)
+
+
+def _plan(argv: list[str]) -> None:
+    from onepolicy.recipes import plan
+    from onepolicy.run.config import parse_args
+
+    if argv and not argv[0].startswith("-"):
+        argv = ["--world", *argv]
+    print(plan.main(parse_args(plan.Config, {}, argv, prog="onepolicy plan")).text)
+
+
+def _bandit(argv: list[str]) -> None:
+    from onepolicy.recipes import bandit
+    from onepolicy.run.config import parse_args
+
+    print(bandit.main(parse_args(bandit.Config, {}, argv, prog="onepolicy bandit")).text)
 
 
 def _one(usage: str, argv: Sequence[str]) -> str:
@@ -208,6 +232,8 @@ def _number(fields: Mapping[str, str], name: str, default: str) -> float:
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {
     "demo": (_demo, "demo", "a small language model learns to reason, here and now"),
     "train": (_train, "train ALGORITHM [--preset NAME] [--field value ...]", "train anything that acts"),
+    "plan": (_plan, "plan WORLD [--method NAME] [--discount D]", "solve a finite world exactly, with certified bounds"),
+    "bandit": (_bandit, "bandit [--arms MEANS] [--agents NAMES]", "bandit agents side by side: reward, regret"),
     "eval": (_eval, "eval RUN|MODEL [--tasks NAMES] [-k 16]", "held-out accuracy of a language model"),
     "resume": (_resume, "resume RUN", "continue a run exactly where it stopped"),
     "plot": (_plot, "plot RUN [RUN ...] [--out FILE]", "curves of one run or several"),
