@@ -9,6 +9,7 @@ import pytest
 
 from onepolicy.recipes import grpo
 from onepolicy.recipes.options import Update
+from onepolicy.run.journal import read_lines
 
 EVERYWHERE = [
     (0, "before log"),
@@ -46,7 +47,11 @@ VARIANTS = {
     "kl in the loss": {"update": Update(warmup_steps=0, kl_coef=0.1)},
     "kl in the reward": {"convention": "openrlhf", "update": Update(warmup_steps=0, kl_coef=0.1)},
     "minibatches and epochs": {"update": Update(warmup_steps=2, schedule="linear", epochs=2, minibatches=3)},
-    "lora with kl": {"lora_rank": 2, "update": Update(warmup_steps=0, kl_coef=0.1)},
+    "lora with kl, epochs and minibatches": {
+        "lora_rank": 2,
+        "update": Update(warmup_steps=0, kl_coef=0.1, epochs=2, minibatches=2),
+    },
+    "groups left out": {"update": Update(warmup_steps=0, zero_variance="drop", truncated="mask"), "max_tokens": 6},
 }
 
 
@@ -55,6 +60,16 @@ def test_variants_killed_at_every_step(variant, tiny_grpo, resume_through, diges
     straight, killed = tiny_grpo("straight", **VARIANTS[variant]), tiny_grpo("killed", **VARIANTS[variant])
     grpo.main(straight)
     resume_through(grpo.main, killed, SOMEWHERE)
+    assert digests(straight.out) == digests(killed.out)
+
+
+@pytest.mark.parametrize("arch", ["qwen3", "llama", "gpt2"])
+def test_a_models_own_directory_killed_at_every_step(arch, tiny_grpo, model_directory, resume_through, digests):
+    """Not made on the spot: read again from its directory at every resume, with the checkpoint's weights over it."""
+    fields = {"model": str(model_directory(arch)), "steps": 3, "update": Update(warmup_steps=0, kl_coef=0.1)}
+    straight, killed = tiny_grpo("straight", **fields), tiny_grpo("killed", **fields)
+    grpo.main(straight)
+    resume_through(grpo.main, killed, [(1, "after log"), (2, "in save"), (3, "after sample")])
     assert digests(straight.out) == digests(killed.out)
 
 
@@ -67,11 +82,18 @@ def test_warm_start_killed_in_the_middle(tiny_grpo, warm, resume_through, digest
     assert digests(Path(straight.out) / "warm") == digests(Path(killed.out) / "warm")
 
 
-def test_the_reference_is_the_starting_policy_after_a_resume_too(tiny_grpo, kill_at):
-    """At the end of a resumed run the KL is to the start, so it is that of the straight run and not near 0."""
-    config = tiny_grpo(update=Update(warmup_steps=0, kl_coef=0.01), lr=1e-2)
+@pytest.mark.parametrize("fields", [{}, {"lora_rank": 4}, {"warm": 3}], ids=["plain", "lora", "warm start"])
+def test_the_reference_is_the_starting_policy_after_a_resume_too(fields, tiny_grpo, warm, kill_at):
+    """At the end of a resumed run the KL is to the start, so it is that of the straight run and not near 0.
+
+    After a warm start it is to the warm model: at the first step, where nothing has moved yet, it is 0.
+    """
+    fields = {**fields, "warm": warm} if "warm" in fields else fields
+    config = tiny_grpo(update=Update(warmup_steps=0, kl_coef=0.01), lr=1e-2, **fields)
     with kill_at(3, "after save"):
         grpo.main(config)
     resumed = grpo.main(config, resume=Path(config.out)).metrics["policy/kl_ref"]
-    straight = grpo.main(replace(config, out=config.out + "-straight")).metrics["policy/kl_ref"]
-    assert resumed == straight > 0.01
+    straight = replace(config, out=config.out + "-straight")
+    assert resumed == grpo.main(straight).metrics["policy/kl_ref"] > 1e-3
+    first = next(line for line in read_lines(Path(straight.out) / "metrics.jsonl") if line["step"] == 1)
+    assert first["policy/kl_ref"] == pytest.approx(0, abs=1e-6)
