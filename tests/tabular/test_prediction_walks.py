@@ -10,6 +10,7 @@ from onepolicy.tabular import prediction
 from onepolicy.tabular.features import Features, fourier, from_matrix, one_hot, unit_cube
 from onepolicy.tabular.prediction import Problem
 from onepolicy.tabular.simulate import Episodes, sample_episodes, sampler
+from onepolicy.tabular.worlds.gridworlds import course_grid
 from onepolicy.tabular.worlds.walks import random_walk
 
 RUNS, REFERENCE_RUNS = 600, 2000
@@ -106,6 +107,23 @@ def test_two_steps_by_hand():
     assert prediction.every_visit_mc(data, step_size=1.0).values.tolist() == [[1.5, 1.0, 0.0]]
     assert prediction.td0(data, step_size=1.0).values.tolist() == [[1.0, 1.0, 0.0]]
     assert prediction.td_lambda(data, lam=0.5, step_size=1.0).values.tolist() == [[1.25, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(("action", "delta", "updated"), [(0, -1.175, -0.775), (1, 9.6, 10.0)], ids=["up", "right"])
+def test_the_courses_grid_by_hand(action, delta, updated):
+    """v(s6) = 0.4 and v(s3) = 0.25, discount 0.9, step size 1. Up to s3: -1 + 0.9 0.25 - 0.4 = -1.175, so -0.775.
+    Right, into Success: 10 + 0 - 0.4 = 9.6, so 10."""
+    mdp = course_grid()
+    s3, s6, csr = mdp.state_names.index("s3"), mdp.state_names.index("s6"), mdp.csr()
+    row = csr.row_ptr[s6] + action
+    k = csr.ptr[row]
+    after, end = csr.successors[k : k + 1], csr.terminal[csr.successors[k : k + 1]]
+    state, start = np.array([s6], np.int32), np.zeros(9)
+    start[[s3, s6]] = 0.25, 0.4
+    step = Episodes(state, state, csr.transition_rewards[k : k + 1], after, end, ~end, np.array([0, 1]), 1)
+    data = Problem(step, one_hot(9), 0.9, start=start)
+    assert prediction.td0(data, step_size=1.0).values[0, s6] == pytest.approx(updated)
+    assert prediction.td0(data, step_size=0.5).values[0, s6] == pytest.approx(0.4 + 0.5 * delta)
 
 
 @pytest.mark.parametrize(

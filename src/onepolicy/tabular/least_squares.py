@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,14 @@ from onepolicy.tabular.updates import (
 Array = NDArray[np.float64]
 
 
+class Settings(NamedTuple):
+    """ahead: the factor of x' in the matrix; lam: of the trace; ridge: added to the diagonal."""
+
+    ahead: float
+    lam: float
+    ridge: float
+
+
 def lstd(problem: Problem, *, lam: float = 0.0, ridge: float = 0.0, weights: ArrayLike | None = None) -> Estimate:
     """LSTD(lambda): the w of A w = b with A = mean z_t (x_t - gamma x_{t+1})^T, b = mean R_{t+1} z_t.
 
@@ -41,8 +49,8 @@ def lstd(problem: Problem, *, lam: float = 0.0, ridge: float = 0.0, weights: Arr
     Source: Boyan 2002; Bradtke and Barto 1996; Sutton and Barto 2018, section 9.8.
     """
     within_unit("lam", lam)
-    matrices, vectors = _sums(problem, weights, lam, towards_return=False)
-    return _solved(problem, "LSTD", matrices, vectors, ridge)
+    settings = Settings(float(problem.discount), float(lam), float(ridge))
+    return _each(problem, "LSTD", problem.episodes.reward, weights, settings)
 
 
 def least_squares_mc(problem: Problem, *, ridge: float = 0.0, weights: ArrayLike | None = None) -> Estimate:
@@ -58,29 +66,30 @@ def least_squares_mc(problem: Problem, *, ridge: float = 0.0, weights: ArrayLike
             f"{int(problem.episodes.truncated.sum())} episodes are truncated, their returns unknown. Sample them to "
             "the end (max_steps), or take lstd."
         )
-    matrices, vectors = _sums(problem, weights, 0.0, towards_return=True)
-    return _solved(problem, "Least-squares Monte Carlo", matrices, vectors, ridge)
+    returns = lambda_returns(problem, np.zeros(len(problem.episodes.state)), lam=1.0)
+    return _each(problem, "Least-squares Monte Carlo", returns, weights, Settings(0.0, 0.0, float(ridge)))
 
 
-def _sums(problem: Problem, weights: ArrayLike | None, lam: float, *, towards_return: bool) -> tuple[Array, Array]:
-    steps, runs, d = len(problem.episodes.state), problem.episodes.runs, problem.features.size
+def _each(problem: Problem, name: str, targets: Array, weights: ArrayLike | None, settings: Settings) -> Estimate:
+    """One system a run, summed and solved; runs side by side, so that only as many matrices are held as threads."""
+    runs, d, steps = problem.episodes.runs, problem.features.size, len(problem.episodes.state)
     each = np.ones(steps) if weights is None else np.asarray(weights, dtype=np.float64)
     if each.shape != (steps,) or not np.all(each >= 0):
         raise ConfigError(f"weights has shape {each.shape}; it needs a number >= 0 for each of {steps} steps.")
-    job = problem.job(1.0, 0.0)
-    targets = problem.episodes.reward
-    if towards_return:
-        targets = lambda_returns(problem, np.zeros(steps), lam=1.0)
-    matrices, vectors = np.zeros((runs, d, d)), np.zeros((runs, d))
-    ahead = 0.0 if towards_return else float(problem.discount)
-    spread(
-        lambda first, last: _sum_runs(first, last, job, targets, each, ahead, lam, matrices, vectors),
-        runs,
-        problem.threads,
-    )
+    job, solutions = problem.job(1.0, 0.0), np.empty((runs, d))
     ends = problem.episodes.ptr[np.arange(runs + 1) * problem.per_run]
-    totals = np.array([max(each[begin:end].sum(), 1e-300) for begin, end in pairwise(ends)])
-    return matrices / totals[:, None, None], vectors / totals[:, None]
+
+    def some(first: int, last: int) -> None:
+        for run in range(first, last):
+            matrix, vector = np.zeros((d, d)), np.zeros(d)
+            _sum_run(run, job, targets, each, settings.ahead, settings.lam, matrix, vector)
+            total = max(float(each[ends[run] : ends[run + 1]].sum()), 1e-300)
+            solutions[run] = solved(f"{name} of run {run}", matrix / total, vector / total, settings.ridge)
+
+    spread(some, runs, problem.threads)
+    if problem.truth is None:
+        return Estimate(solutions, problem, None)
+    return Estimate(solutions, problem, np.array([[error(job, w)] for w in solutions]))
 
 
 @helper
@@ -96,34 +105,16 @@ def _count_step(
 
 
 @compiled
-def _sum_runs(
-    first: int,
-    last: int,
-    job: Job,
-    targets: Array,
-    each: Array,
-    ahead: float,
-    lam: float,
-    matrices: Array,
-    vectors: Array,
+def _sum_run(
+    run: int, job: Job, targets: Array, each: Array, ahead: float, lam: float, matrix: Array, vector: Array
 ) -> None:
     """A += weight z (x - ahead x')^T and b += weight target z."""
-    for run in range(first, last):
-        matrix, vector, trace = matrices[run], vectors[run], new_trace(job.features.size)
-        for episode in range((job.episodes.ptr.shape[0] - 1) // job.episodes.runs):
-            begin, end = span(job, run, episode)
-            fade(trace, 0.0)
-            for t in range(begin, end):
-                s, rho = state_at(job, t), ratio(job, t)
-                fade(trace, job.discount * lam * rho)
-                raise_trace(trace, job, s, rho, 1.0)
-                _count_step(job, t, trace, each[t], targets[t], ahead, matrix, vector)
-
-
-def _solved(problem: Problem, name: str, matrices: Array, vectors: Array, ridge: float) -> Estimate:
-    runs = range(problem.episodes.runs)
-    solutions = np.stack([solved(f"{name} of run {run}", matrices[run], vectors[run], ridge) for run in runs])
-    if problem.truth is None:
-        return Estimate(solutions, problem, None)
-    job = problem.job(1.0, 0.0)
-    return Estimate(solutions, problem, np.array([[error(job, w)] for w in solutions]))
+    trace = new_trace(job.features.size)
+    for episode in range((job.episodes.ptr.shape[0] - 1) // job.episodes.runs):
+        begin, end = span(job, run, episode)
+        fade(trace, 0.0)
+        for t in range(begin, end):
+            s, rho = state_at(job, t), ratio(job, t)
+            fade(trace, job.discount * lam * rho)
+            raise_trace(trace, job, s, rho, 1.0)
+            _count_step(job, t, trace, each[t], targets[t], ahead, matrix, vector)
