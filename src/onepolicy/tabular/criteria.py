@@ -62,6 +62,7 @@ class Discounted:
                 "infinite. Store probabilities as float64, or discount more."
             )
         self.units = UNIT * (width + int(np.diff(sweeps.mdp.row_ptr).max()) + 8)
+        self.ends = self.beta_low < 0.999 * self.beta_high
         self.acting = ~sweeps.mdp.terminal
 
     def look(self, out: Floats, change: Change) -> Gap:
@@ -79,11 +80,22 @@ class Discounted:
         return Bounds(np.where(self.acting, out + (below + above) / 2, 0.0), policy, lower, upper)
 
     def middle(self, change: Change) -> float:
-        """The constant that takes T v midway between its bounds; 0 where rows end (terminal states stay 0)."""
-        if self.beta_low < 0.999 * self.beta_high:
+        """A constant for T v that takes it nearer: midway between its bounds, where all states change in one direction.
+
+        Then no state is further from its own backup afterwards. 0 elsewhere, and where rows end: terminal values stay.
+        """
+        if self.ends or change[0] * change[1] <= 0:
             return 0.0
         below, above = self._shifts(change, 0.0)
         return (below + above) / 2
+
+    def lowest(self, change: Change) -> float:
+        """The constant that takes T v to its lower bound, where rows end; 0 where constants do not matter.
+
+        From below, what is near the end is right first and the rest follows; from above, every state has to find out
+        for itself that nothing better comes.
+        """
+        return self._shifts(change, 0.0)[0] if self.ends else 0.0
 
     def first_policy(self, out: Floats, policy: Policy) -> Policy:
         """A policy for policy iteration to begin with."""

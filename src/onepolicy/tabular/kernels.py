@@ -116,30 +116,33 @@ def _backup(model: Any, s: Any, a: Any, v: Any) -> Callable[..., Any]:
     return of_function
 
 
+@njit(nogil=True, cache=True, inline="always")
+def widened(low: float, high: float, change: float, counts: bool) -> tuple[float, float]:
+    """The interval, widened to hold a change that counts."""
+    return (min(low, change), max(high, change)) if counts else (low, high)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def best_row(model: Storage, s: int, v: Floats, discount: float) -> tuple[float, int]:
+    """max_a r(s, a) + discount sum_s' p(s'|s, a) v(s') and its first best action; 0 and 0 where there is none."""
+    best, choice, n = -np.inf, 0, num_actions(model, s)
+    for a in range(n):
+        reward, following = backup(model, s, a, v)
+        q = reward + discount * following
+        if q > best:
+            best, choice = q, a
+    return (best, choice) if n > 0 else (0.0, 0)
+
+
 @njit(nogil=True, cache=True)
 def optimal_sweep(
     model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, policy: Policy
 ) -> tuple[float, float]:
-    """out = T v, policy = its first best action; least and greatest of T v - v over the states with actions.
-
-    T v(s) = max_a r(s, a) + discount sum_s' p(s'|s, a) v(s').
-    """
+    """out = T v, policy = its first best action; least and greatest of T v - v over the states with actions."""
     low, high = np.inf, -np.inf
     for s in range(first, last):
-        n = num_actions(model, s)
-        if n == 0:
-            out[s] = 0.0
-            continue
-        best, choice = -np.inf, 0
-        for a in range(n):
-            reward, following = backup(model, s, a, v)
-            q = reward + discount * following
-            if q > best:
-                best, choice = q, a
-        change = best - v[s]
-        low, high = min(low, change), max(high, change)
-        out[s] = best
-        policy[s] = choice
+        out[s], policy[s] = best_row(model, s, v, discount)
+        low, high = widened(low, high, out[s] - v[s], num_actions(model, s) > 0)
     return low, high
 
 
@@ -150,36 +153,11 @@ def policy_sweep(
     """out = T_pi v for one action a state; least and greatest of T_pi v - v over the states with actions."""
     low, high = np.inf, -np.inf
     for s in range(first, last):
-        if num_actions(model, s) == 0:
-            out[s] = 0.0
-            continue
-        reward, following = backup(model, s, policy[s], v)
-        new = reward + discount * following
-        change = new - v[s]
-        low, high = min(low, change), max(high, change)
-        out[s] = new
-    return low, high
-
-
-@njit(nogil=True, cache=True)
-def mixed_sweep(
-    model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, row_ptr: Ints, weights: Floats
-) -> tuple[float, float]:
-    """`policy_sweep` of a policy that mixes: weights [K] are the probabilities of the rows."""
-    low, high = np.inf, -np.inf
-    for s in range(first, last):
-        n = num_actions(model, s)
-        if n == 0:
-            out[s] = 0.0
-            continue
-        new = 0.0
-        for a in range(n):
-            weight = weights[row_ptr[s] + a]
-            if weight != 0.0:
-                reward, following = backup(model, s, a, v)
-                new += weight * (reward + discount * following)
-        change = new - v[s]
-        low, high = min(low, change), max(high, change)
+        new, acts = 0.0, num_actions(model, s) > 0
+        if acts:
+            reward, following = backup(model, s, policy[s], v)
+            new = reward + discount * following
+        low, high = widened(low, high, new - v[s], acts)
         out[s] = new
     return low, high
 
@@ -191,11 +169,7 @@ def soft_sweep(
     """out(s) = temperature log sum_a exp(q(s, a) / temperature), in one pass; least and greatest change."""
     low, high = np.inf, -np.inf
     for s in range(first, last):
-        n = num_actions(model, s)
-        if n == 0:
-            out[s] = 0.0
-            continue
-        best, total = -np.inf, 0.0
+        best, total, n = -np.inf, 0.0, num_actions(model, s)
         for a in range(n):
             reward, following = backup(model, s, a, v)
             q = reward + discount * following
@@ -204,30 +178,36 @@ def soft_sweep(
                 best = q
             else:
                 total += np.exp((q - best) / temperature)
-        new = best + temperature * np.log(total)
-        change = new - v[s]
-        low, high = min(low, change), max(high, change)
-        out[s] = new
+        out[s] = best + temperature * np.log(total) if n > 0 else 0.0
+        low, high = widened(low, high, out[s] - v[s], n > 0)
     return low, high
 
 
 @njit(nogil=True, cache=True)
-def gauss_seidel_sweep(model: Storage, v: Floats, discount: float, first: int, last: int, step: int) -> float:
-    """v in place, each state with the newest values of the others, in the order first, first + step, ...
-
-    Returns the greatest change.
-    """
+def optimal_in_place(
+    model: Storage, v: Floats, discount: float, first: int, last: int, step: int, policy: Policy
+) -> float:
+    """v(s) = (T v)(s) with the newest values of the others, in the order first, first + step, ...; greatest change."""
     greatest = 0.0
     for s in range(first, last, step):
-        n = num_actions(model, s)
-        if n == 0:
-            continue
-        best = -np.inf
-        for a in range(n):
-            reward, following = backup(model, s, a, v)
-            best = max(best, reward + discount * following)
-        greatest = max(greatest, abs(best - v[s]))
-        v[s] = best
+        new, policy[s] = best_row(model, s, v, discount)
+        greatest = max(greatest, abs(new - v[s]))
+        v[s] = new
+    return greatest
+
+
+@njit(nogil=True, cache=True)
+def policy_in_place(
+    model: Storage, v: Floats, discount: float, first: int, last: int, step: int, policy: Policy
+) -> float:
+    """v(s) = (T_pi v)(s) with the newest values of the others, as in `optimal_in_place`."""
+    greatest = 0.0
+    for s in range(first, last, step):
+        if num_actions(model, s) > 0:
+            reward, following = backup(model, s, policy[s], v)
+            new = reward + discount * following
+            greatest = max(greatest, abs(new - v[s]))
+            v[s] = new
     return greatest
 
 

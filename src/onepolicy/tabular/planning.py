@@ -22,7 +22,7 @@ from onepolicy.tabular.prioritised import Prioritised
 from onepolicy.tabular.programs import program_value
 from onepolicy.tabular.shortest_path import ShortestPath
 from onepolicy.tabular.solution import Solution, Work
-from onepolicy.tabular.storage import Floats, Policy
+from onepolicy.tabular.storage import Floats, Generated, Policy, Rows
 from onepolicy.tabular.sweeps import Change, Sweeps
 
 TOLERANCE = 1e-6
@@ -38,9 +38,15 @@ class Criterion(Protocol):
 
     def middle(self, change: Change) -> float: ...
 
+    def lowest(self, change: Change) -> float: ...
+
     def first_policy(self, out: Floats, policy: Policy) -> Policy: ...
 
 
+ROUNDS, FOLLOWED = 8, 8
+"""Of Gauss-Seidel: rounds between two looks at the bounds, and pairs of policy sweeps in each."""
+FEW, NEAR = 300, 0.02
+"""Of `suited`: states that are few, and a distance in numbers that is near, as a part of the number of states."""
 Choice = Callable[[Floats, Floats, Policy, Change], tuple[Floats, Floats]]
 """The next v and an array to write into, from v, T v, the greedy policy and the change."""
 Method = Callable[[Sweeps, Criterion, Work], Choice]
@@ -49,7 +55,7 @@ Method = Callable[[Sweeps, Criterion, Work], Choice]
 def plan(
     mdp: MDP,
     discount: float,
-    method: str = "modified-policy-iteration",
+    method: str = "auto",
     *,
     tolerance: float = TOLERANCE,
     initial: ArrayLike | None = None,
@@ -57,17 +63,18 @@ def plan(
     time_limit: float | None = None,
     threads: int | None = None,
 ) -> Solution:
-    """V* by a method of `METHODS`.
+    """V* by a method of `METHODS`, or by one that suits the model ("auto", `suited`).
 
     discount: in [0, 1); 1 for stochastic shortest paths. tolerance: the certified distance from V* to stop at.
     initial: a value [S] to start from (default 0), such as that of a solution before. max_sweeps, time_limit (seconds):
     to stop at, with whatever bounds there are then. threads: default numba's number.
     Raises: ConfigError for an unknown method, a discount outside [0, 1], or one of 1 where some state cannot end.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method is {method!r}. {nearest(method, METHODS)}")
+    if method not in METHODS and method != "auto":
+        raise ConfigError(f"method is {method!r}. {nearest(method, ['auto', *METHODS])}")
     if not 0 <= discount <= 1:
         raise ConfigError(f"discount is {discount}; it is from 0 to 1.")
+    method = suited(mdp, discount) if method == "auto" else method
     with Work(method, tolerance, max_sweeps=max_sweeps, time_limit=time_limit) as work:
         criterion: Criterion
         if discount == 1:
@@ -78,12 +85,17 @@ def plan(
             criterion, first = Discounted(sweeps), starting_value(mdp, initial)
         with sweeps:
             choose = METHODS[method](sweeps, criterion, work)
-            bounds, reason = iterate(sweeps, criterion, choose, work, first)
+            bounds, reason = iterate(sweeps, criterion, choose, work, first, fresh=initial is None)
         return solution_of(mdp, method, discount, bounds, reason, work)
 
 
-def iterate(sweeps: Sweeps, criterion: Criterion, choose: Choice, work: Work, v: Floats) -> tuple[Bounds, str]:
-    """The loop of all planners: sweep, look, choose. Returns the last bounds and why they are the last."""
+def iterate(
+    sweeps: Sweeps, criterion: Criterion, choose: Choice, work: Work, v: Floats, *, fresh: bool
+) -> tuple[Bounds, str]:
+    """The loop of all planners: sweep, look, choose. Returns the last bounds and why they are the last.
+
+    fresh: v is no guess of the caller's; the first T v is taken to its lower bound where that helps.
+    """
     out, policy = np.empty_like(v), np.zeros(len(v), dtype=np.int32)
     while True:
         change = sweeps.optimal(v, out, policy)
@@ -91,6 +103,9 @@ def iterate(sweeps: Sweeps, criterion: Criterion, choose: Choice, work: Work, v:
         reason = work.verdict(*criterion.look(out, change))
         if reason is not None:
             return criterion.bounds(out, policy, change), reason
+        if fresh:
+            out += np.where(sweeps.mdp.terminal, 0.0, criterion.lowest(change))
+            fresh = False
         v, out = choose(v, out, policy, change)
 
 
@@ -116,21 +131,20 @@ def value_iteration(sweeps: Sweeps, criterion: Criterion, work: Work) -> Choice:
 def gauss_seidel(sweeps: Sweeps, criterion: Criterion, work: Work) -> Choice:
     """v(s) <- (T v)(s), state after state, each with the newest values; sweeps forwards and backwards in turn.
 
+    After each pair of these, pairs of T_pi alone, one action a state, for as long as they gain.
     Best where states are numbered along the ways that lead through them, as on grids. One thread.
-    Source: Puterman 1994, section 6.3.3.
+    Source: Puterman 1994, sections 6.3.3 and 6.5.
     """
-    patience = 1
 
     def choose(v: Floats, out: Floats, policy: Policy, change: Change) -> tuple[Floats, Floats]:
-        nonlocal patience
-        before = max(abs(change[0]), abs(change[1]))
         out += np.where(sweeps.mdp.terminal, 0.0, criterion.middle(change))
-        for count in range(patience):
-            left = sweeps.in_place(out, backwards=count % 2 == 0)
-            work.sweeps += 1
-            if work.over() or left <= 0.03 * before:
+        goal = 0.03 * max(abs(change[0]), abs(change[1]))
+        for count in range(ROUNDS):
+            for follow in (False,) + (True,) * (FOLLOWED if count and sweeps.discount < 1 else 0):
+                left = [sweeps.in_place(out, policy, backwards=back, follow=follow) for back in (True, False)]
+                work.sweeps += 2 * sweeps.share if follow else 2
+            if max(left) <= goal or work.over():
                 break
-        patience = min(2 * patience, 16)
         return out, v
 
     return choose
@@ -243,3 +257,34 @@ def starting_value(mdp: MDP, initial: ArrayLike | None) -> Floats:
         raise ConfigError(f"initial has shape {v.shape}; give a finite value for each of {mdp.num_states} states.")
     v[mdp.terminal] = 0
     return v
+
+
+def suited(mdp: MDP, discount: float) -> str:
+    """The method that is likely the fastest.
+
+    Few states: policy iteration, exact. Where rows end and successors have near numbers, as on grids: Gauss-Seidel.
+    Else modified policy iteration; without discount Gauss-Seidel, which does not depend on policies that end.
+    """
+    if mdp.num_states <= FEW:
+        return "policy-iteration"
+    if discount == 1:
+        return "gauss-seidel"
+    if not mdp.terminal.any():
+        return "modified-policy-iteration"
+    distances = [abs(t - s) for s, t in sampled_steps(mdp)]
+    return "gauss-seidel" if np.median(distances) <= NEAR * mdp.num_states else "modified-policy-iteration"
+
+
+def sampled_steps(mdp: MDP, count: int = 1000) -> list[tuple[int, int]]:
+    """A state and where the first outcome of its first action leads, for about `count` states spread evenly."""
+    acting = np.flatnonzero(~mdp.terminal)
+    model = mdp.storage
+    pairs = []
+    for s in acting[:: max(1, len(acting) // count)].tolist():
+        if isinstance(model, Rows):
+            pairs.append((s, int(model.successors[model.ptr[model.row_ptr[s]]])))
+        elif isinstance(model, Generated):
+            pairs.append((s, int(model.outcome(s, 0, 0)[0])))
+        else:
+            pairs.append((s, int(model.successors[s, 0].reshape(-1)[0])))
+    return pairs

@@ -91,6 +91,10 @@ class ShortestPath:
         """0: values are not shifted, since those of terminal states are 0."""
         return 0.0
 
+    def lowest(self, change: Change) -> float:
+        """0, for the same reason."""
+        return 0.0
+
     def first_policy(self, out: Floats, policy: Policy) -> Policy:
         """A policy for policy iteration to begin with: one that ends."""
         advantage = self.sweeps.action_values(out) - out[self.small_here]

@@ -61,10 +61,6 @@ class Sweeps:
         """out = T_pi v for one action a state."""
         return self._all(kernels.policy_sweep, v, out, policy)
 
-    def mix(self, v: Floats, out: Floats, weights: Floats) -> Change:
-        """out = T_pi v for a probability of each row."""
-        return self._all(kernels.mixed_sweep, v, out, self.mdp.row_ptr, weights)
-
     def soft(self, v: Floats, out: Floats, temperature: float) -> Change:
         """out = the soft maximum of r + discount P v."""
         return self._all(kernels.soft_sweep, v, out, temperature)
@@ -78,10 +74,14 @@ class Sweeps:
         ))  # fmt: skip
         return out
 
-    def in_place(self, v: Floats, *, backwards: bool) -> float:
-        """One Gauss-Seidel sweep of v, on one thread; the greatest change."""
+    def in_place(self, v: Floats, policy: Policy, *, backwards: bool, follow: bool) -> float:
+        """One Gauss-Seidel sweep of v on one thread; the greatest change.
+
+        follow: of T_pi for the policy given, not of T, whose greedy policy is written into it.
+        """
         first, last, step = (self.num_states - 1, -1, -1) if backwards else (0, self.num_states, 1)
-        return float(kernels.gauss_seidel_sweep(self.model, v, self.discount, first, last, step))
+        kernel = kernels.policy_in_place if follow else kernels.optimal_in_place
+        return float(kernel(self.model, v, self.discount, first, last, step, policy))
 
     def survey(self) -> tuple[float, float, int, float]:
         """Least and greatest probability of a row to go on, most transitions of a row, greatest |reward|."""
