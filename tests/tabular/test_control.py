@@ -108,7 +108,7 @@ def test_dyna_maze(planning, runs, steps):
 def test_q_by_hand_on_the_course_grid():
     """The course's two updates from Q(s6, up) = Q(s6, right) = 0.5 at gamma 0.9, alpha 1.
 
-    s6 up to s4 with max Q(s4, .) = 0.5: delta = -1 + 0.9 * 0.5 - 0.5 = -1.05, Q = -0.55. s6 right to Success: delta =
+    s6 up to s3 with max Q(s3, .) = 0.5: delta = -1 + 0.9 * 0.5 - 0.5 = -1.05, Q = -0.55. s6 right to Success: delta =
     10 + 0 - 0.5 = 9.5, Q = 10.
     """
     mdp = course_grid()
