@@ -32,8 +32,8 @@ class Config:
     """Run directory, Hugging Face directory, or hub id."""
     tasks: str = "arithmetic"
     """Task sets, separated by commas."""
-    level: int = 4
-    """Difficulty of task sets that make their own problems."""
+    level: int | None = None
+    """Difficulty of a task set that makes its own problems; None for that which the run was trained on, or 4."""
     data: str = ""
     """gsm8k-steps: training file, whose problems are taken out of the held-out set."""
     eval_data: str = ""
@@ -89,7 +89,7 @@ def tasks_of(config: Config, name: str) -> Problems:
     """The problems of one task set that a configuration asks for."""
     return Problems(
         tasks=name,
-        level=config.level,
+        level=_level(config, name),
         data=config.data,
         eval_data=config.eval_data,
         eval_size=config.size,
@@ -114,11 +114,24 @@ def _one(config: Config, name: str, language: Language) -> AccuracyReport:
     )
 
 
+def _trained(config: Config) -> dict[str, Any] | None:
+    """The configuration of the run that is named; None when a model is named."""
+    place = Path(config.model)
+    return Run.open(place).config if is_run(place) else None
+
+
+def _level(config: Config, name: str) -> int:
+    """The level asked for, or that of the run where it trained on this task set, or the recipes' default."""
+    trained = _trained(config)
+    if config.level is None and trained and trained["tasks"] == name:
+        return int(trained["level"])
+    return 4 if config.level is None else config.level
+
+
 def _instructed(config: Config) -> bool:
     """Whether the model is told the answer format: as asked, or as the run that trained it decided."""
-    asked, place = config.problems.instructions, Path(config.model)
-    if asked is None and is_run(place):
-        trained = Run.open(place).config
+    asked, trained = config.problems.instructions, _trained(config)
+    if asked is None and trained:
         return instructed(trained["model"], trained["problems"].get("instructions"))
     return instructed(config.model, asked)
 
