@@ -60,10 +60,12 @@ def test_ten_armed_testbed(agent, reward, optimal, mean):
 
 
 @pytest.mark.parametrize(
-    ("step_size", "baseline", "optimal"), [(0.1, True, 85.2), (0.1, False, 49.6), (0.4, True, 73.7), (0.4, False, 27.6)]
+    ("step_size", "baseline", "optimal"),
+    [(0.1, "through", 85.2), (0.1, "none", 49.6), (0.4, "through", 73.7), (0.4, "none", 27.6)],
 )
 def test_gradient_bandit_needs_its_baseline(step_size, baseline, optimal):
-    """Sutton and Barto's figure 2.5: means around +4, where without a baseline every reward looks good."""
+    """Sutton and Barto's figure 2.5: means around +4, where without a baseline every reward looks good. The reference's
+    baseline goes through the present reward."""
     curves = run(gaussian_testbed(mean=4.0), GradientBandit(step_size, baseline), steps=1000, runs=RUNS, seed=1)
     assert near(curves.optimal_between(951, 1000), optimal / 100, 5e-4)
 
@@ -206,6 +208,7 @@ def test_one_run_has_no_finite_interval():
         (lambda: BernoulliThompson(a=0.0), "a is 0.0"),
         (lambda: GaussianThompson(noise=0.0), "noise is 0.0"),
         (lambda: GradientBandit(-0.1), "step_size is -0.1"),
+        (lambda: GradientBandit(0.1, "befor"), "Did you mean 'before'"),
         (lambda: EXP3(0.0), "gamma is 0.0"),
         (lambda: LinUCB(ridge=0.0), "ridge is 0.0"),
         (lambda: gaussian_testbed(1), "at least 2"),

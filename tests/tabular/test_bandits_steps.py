@@ -115,14 +115,14 @@ def test_klucb_indices_along_a_run():
             player.update(chosen, float(t % 2))
 
 
-@pytest.mark.parametrize("baseline", [True, False])
+@pytest.mark.parametrize("baseline", ["before", "through", "none"])
 def test_gradient_bandit_equals_a_plain_loop(baseline):
-    """H(a) += s (r - b) (1[a = A] - pi(a)), b the mean of the rewards before, of the first step its own reward."""
+    """H(a) += s (r - b) (1[a = A] - pi(a)), b the mean of the rewards before (in the first step its own), or of all."""
     h = np.zeros(ARMS)
     for player, arms, rewards in played(GradientBandit(0.2, baseline), 2.0, 5.0):
         pi = np.exp(h) / np.exp(h).sum()
-        before = rewards[:-1] or rewards
-        ahead = 0.2 * (rewards[-1] - (np.mean(before) if baseline else 0.0))
+        b = {"before": np.mean(rewards[:-1] or rewards), "through": np.mean(rewards), "none": 0.0}[baseline]
+        ahead = 0.2 * (rewards[-1] - b)
         h += ahead * ((np.arange(ARMS) == arms[-1]) - pi)
         assert player.value[0] == pytest.approx(h, abs=1e-12)
         assert player.score[0] == pytest.approx(np.exp(h) / np.exp(h).sum(), rel=1e-12)

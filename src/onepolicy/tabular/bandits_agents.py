@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Literal, Protocol, final
 
 import numpy as np
 
-from onepolicy.errors import ConfigError
+from onepolicy.errors import ConfigError, nearest
 from onepolicy.tabular import bandits_steps as steps
 from onepolicy.tabular.bandits_random import Floats
+
+BASELINES = ("before", "through", "none")
+"""Of the gradient bandit."""
 
 
 @dataclass(frozen=True)
@@ -195,19 +198,23 @@ class GaussianThompson:
 class GradientBandit:
     """Softmax of preferences H, moved along the gradient: H(a) += step_size (r - baseline) (1[a = A] - pi(a)).
 
-    baseline: the mean of all rewards before this one (of the first step its own reward), or False for none.
-    Source: Sutton and Barto 2018, equation 2.12 and the text below it.
+    baseline: "before", the mean of the rewards before this one (in the first step, of itself); "through", of this one
+    too, which is the same with a step size of step_size (1 - 1/t); or "none", 0.
+    Source: Sutton and Barto 2018, equation 2.12 and the text below it ("before"; "through" in its first printings).
     """
 
     step_size: float = 0.1
-    baseline: bool = True
+    baseline: Literal["before", "through", "none"] = "before"
 
     def __post_init__(self) -> None:
         _positive("step_size", self.step_size)
+        if self.baseline not in BASELINES:
+            raise ConfigError(f"baseline is {self.baseline!r}. {nearest(str(self.baseline), BASELINES)}")
 
     def form(self) -> Form:
-        """Constants: 0, the baseline's weight."""
-        return Form(steps.GRADIENT, (0.0, float(self.baseline)), self.step_size)
+        """Constants: the baseline's weight, whether it goes through this reward."""
+        own = (float(self.baseline != "none"), float(self.baseline == "through"))
+        return Form(steps.GRADIENT, own, self.step_size)
 
 
 @final

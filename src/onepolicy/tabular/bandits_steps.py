@@ -133,7 +133,9 @@ def learn(kind: int, p: Floats, tally: Floats, models: Floats, x: Floats, arm: i
     if kind == GRADIENT:
         if tally[BASELINE, 1] == 0.0:
             tally[BASELINE, 0] = reward
-        ahead = p[STEP_SIZE] * (reward - p[1] * tally[BASELINE, 0])
+        ahead = p[STEP_SIZE] * (reward - p[0] * tally[BASELINE, 0])
+        if p[1] == 1.0:
+            ahead -= ahead / (tally[BASELINE, 1] + 1.0)
         for a in range(arms):
             tally[VALUE, a] -= ahead * tally[SCORE, a]
         tally[VALUE, arm] += ahead
