@@ -113,17 +113,29 @@ def _generate(model: Any, work: Work, given: list[list[int]], batch: int, seed: 
 
 
 def _vllm(works: list[str], repeats: int, threads: int) -> Record:
-    """vLLM's records by work, or why there are none."""
+    """vLLM's records by work; under left_out, why there are none: for all, or for a work it does not run."""
+    found: Record = {"works": {}, "checks": {}, "left_out": {}}
     try:
         python = peer_python("vllm", FOLDER / "requirements-vllm.txt")
         pip = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", VLLM]
         done = subprocess.run(pip, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{VLLM} could not be installed:\n{done.stderr[-2000:]}")
-        return run_side(python, FOLDER / "engine_side_vllm.py", ",".join(works), str(repeats), threads=threads)
     except SystemExit as reason:
         print(f"vLLM is left out: {reason}", file=sys.stderr)
-        return {"left_out": str(reason)}
+        return found | {"left_out": dict.fromkeys(works, str(reason))}
+    for work in works:
+        try:
+            side = run_side(python, FOLDER / "engine_side_vllm.py", work, str(repeats), threads=threads)
+        except SystemExit as reason:
+            why = str(reason).strip().splitlines()[-1]
+            print(f"vLLM is left out of {work}: {why}", file=sys.stderr)
+            found["left_out"][work] = why
+            continue
+        found["works"] |= side["works"]
+        found["checks"] |= side["checks"]
+        found["versions"] = side["versions"]
+    return found
 
 
 def summary(records: dict[str, list[Record]]) -> Record:

@@ -66,9 +66,16 @@ class VllmGenerator:
         """
         given = list(state.items())
 
+        config = self._llm.llm_engine.model_config
+
         def take(model: Any) -> list[str]:
+            from vllm.model_executor.model_loader import reload
+
+            wanted = set(dict(model.named_parameters()))
+            reload.initialize_layerwise_reload(model)  # the CPU backend keeps weights packed for its kernels
             loaded = model.load_weights(iter(given))
-            return sorted(set(dict(model.named_parameters())) - set(loaded)) if loaded is not None else []
+            reload.finalize_layerwise_reload(model, config)
+            return sorted(wanted - set(loaded)) if loaded is not None else []
 
         missing = [name for names in self._llm.apply_model(take) for name in names]
         if missing:
