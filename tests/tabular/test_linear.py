@@ -85,6 +85,19 @@ def test_emphatic_td_against_its_equations(lam):
         assert found[run] == pytest.approx(w, abs=1e-12)
 
 
+@pytest.mark.parametrize("lam", [0.0, 0.6])
+def test_lstd_against_its_sums(lam):
+    data = off_policy()
+    found = lstd(data, lam=lam).weights
+    for run in range(2):
+        matrix, vector, z = np.zeros((3, 3)), np.zeros(3), np.zeros(3)
+        for first, x, r, after, rho, _ in steps_of(data, run):
+            z = rho * ((0 if first else GAMMA * lam) * z + x)
+            matrix += np.outer(z, x - GAMMA * after)
+            vector += r * z
+        assert found[run] == pytest.approx(np.linalg.solve(matrix, vector), abs=1e-10)
+
+
 def test_off_policy_learners_end_in_the_fixpoint_of_the_behaviours_distribution():
     """TDC, GTD2 and LSTD with ratios go to the TD fixpoint of the target under the behaviour's states."""
     mdp, x = ring(), from_matrix(np.random.default_rng(1).normal(size=(5, 3)))

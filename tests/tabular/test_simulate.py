@@ -68,6 +68,15 @@ def test_the_outcome_of_a_number_is_the_inverse_distribution(weights, u):
     assert exact[found] - weights[found] <= u * sum(weights) + 1e-9
 
 
+def test_rounding_leaves_no_gap_at_the_top():
+    """Ten times 0.1 adds up to less than 1 in floats; the largest u is the last possible outcome, not the zero after."""
+    probabilities = [0.1] * 10 + [0.0]
+    assert np.cumsum(probabilities)[-1] < 1
+    cumulative = cumulative_sums(np.array([0, 11]), probabilities)
+    assert cumulative[-2:].tolist() == [1.0, 1.0]
+    assert sample_start(cumulative, 1.0 - 2.0**-53) == 9
+
+
 def test_segments_do_not_leak():
     cumulative = cumulative_sums(np.array([0, 2, 2, 4]), [0.3, 0.7, 0.0, 1.0])
     ptr = np.array([0, 2, 4])
