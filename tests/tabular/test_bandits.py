@@ -185,8 +185,9 @@ def test_recording_less_often_adds_up():
     assert band.high[0] - band.mean[0] == pytest.approx(1.959964 * band.error[0], rel=1e-6)
     with pytest.raises(ConfigError, match="recorded every 20"):
         every_20.reward_between(11, 60)
-    with pytest.raises(ConfigError, match="of 60"):
-        every_step.reward_between(1, 61)
+    for first, last in ((1, 61), (90, 100), (0, 10), (20, 10)):
+        with pytest.raises(ConfigError, match=f"steps {first} to {last} of 60"):
+            every_step.reward_between(first, last)
 
 
 def test_one_run_has_no_finite_interval():

@@ -79,13 +79,13 @@ class Curves:
 
     def _between(self, total: Floats, first: int, last: int, level: float) -> Band:
         """Raises: ConfigError for steps that were not recorded."""
-        before, end = np.searchsorted(self.step, (first - 1, last))
-        whole = first - 1 == (self.step[before] if first > 1 else 0)
-        if not 1 <= first <= last <= self.step[-1] or not whole or self.step[end] != last:
+        recorded = (first == 1 or first - 1 in self.step) and last in self.step
+        if not 1 <= first <= last or not recorded:
             raise ConfigError(
                 f"steps {first} to {last} of {self.step[-1]}, recorded every {self.step[0]}; begin after and end at a "
                 "recorded step, or run with every=1."
             )
+        before, end = np.searchsorted(self.step, (first - 1, last))
         start = total[:, before] if first > 1 else np.zeros(len(total))
         return _band(((total[:, end] - start) / (last - first + 1))[:, None], level)
 
