@@ -8,8 +8,13 @@ from collections import defaultdict
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
+from onepolicy.core.returns import discounted_returns, n_step_returns
 from onepolicy.errors import ConfigError
 from onepolicy.tabular import control
 from onepolicy.tabular.control import Settings
@@ -67,8 +72,8 @@ def naive_sarsa_lambda(alpha, epsilon, replacing, seed):
 
 @pytest.mark.parametrize("trace", ["accumulating", "replacing"])
 def test_sarsa_lambda_is_the_plain_loop(trace):
-    settings = Settings(episodes=EPISODES, alpha=0.02, epsilon=0.2, gamma=GAMMA, max_steps=LIMIT, seed=5)
-    found = control.sarsa_lambda(model(), settings, lam=LAM, features=from_matrix(X), trace=trace)
+    chosen = Settings(episodes=EPISODES, alpha=0.02, epsilon=0.2, gamma=GAMMA, max_steps=LIMIT, seed=5)
+    found = control.sarsa_lambda(model(), chosen, lam=LAM, features=from_matrix(X), trace=trace)
     w = naive_sarsa_lambda(0.02, 0.2, trace == "replacing", 5)
     np.testing.assert_allclose(found.tables["weights"][0].reshape(3, 2), w, atol=1e-8)
     np.testing.assert_allclose(found.q[0], [w[a] @ X[s] for s, a in sorted(NEXT)], atol=1e-8)
@@ -76,8 +81,8 @@ def test_sarsa_lambda_is_the_plain_loop(trace):
 
 
 def test_sarsa_lambda_of_a_table_at_lambda_0_is_sarsa():
-    settings = Settings(episodes=100, alpha=0.5, runs=2)
-    one, other = control.sarsa_lambda(cliff(), settings, lam=0.0), control.sarsa(cliff(), settings)
+    chosen = Settings(episodes=100, alpha=0.5, runs=2)
+    one, other = control.sarsa_lambda(cliff(), chosen, lam=0.0), control.sarsa(cliff(), chosen)
     np.testing.assert_allclose(one.q, other.q, atol=1e-9)
     np.testing.assert_array_equal(one.lengths, other.lengths)
 
@@ -85,10 +90,10 @@ def test_sarsa_lambda_of_a_table_at_lambda_0_is_sarsa():
 def test_traces_carry_an_end_s_reward_back_over_the_whole_episode():
     """Ten states in a row, reward 1 at the end: at lambda 1, alpha 1 every state is right after one episode."""
     corridor = MDP.from_coo(range(10), [0] * 10, range(1, 11), [1.0] * 10, [0.0] * 9 + [1.0], num_states=11, start=0)
-    settings = Settings(episodes=1, alpha=1.0, gamma=0.9)
-    found = control.sarsa_lambda(corridor, settings, lam=1.0)
+    chosen = Settings(episodes=1, alpha=1.0, gamma=0.9)
+    found = control.sarsa_lambda(corridor, chosen, lam=1.0)
     np.testing.assert_allclose(found.q[0], 0.9 ** np.arange(9, -1, -1))
-    assert np.count_nonzero(control.sarsa_lambda(corridor, settings, lam=0.0).q) == 1
+    assert np.count_nonzero(control.sarsa_lambda(corridor, chosen, lam=0.0).q) == 1
 
 
 def naive_actor_critic(alpha, actor_alpha, lam, seed):
@@ -112,8 +117,8 @@ def naive_actor_critic(alpha, actor_alpha, lam, seed):
 
 @pytest.mark.parametrize("lam", [0.0, LAM])
 def test_actor_critic_is_the_plain_loop(lam):
-    settings = Settings(episodes=EPISODES, alpha=0.05, gamma=GAMMA, max_steps=LIMIT, seed=6)
-    found = control.actor_critic(model(), settings, actor_alpha=0.03, lam=lam, features=from_matrix(X))
+    chosen = Settings(episodes=EPISODES, alpha=0.05, gamma=GAMMA, max_steps=LIMIT, seed=6)
+    found = control.actor_critic(model(), chosen, actor_alpha=0.03, lam=lam, features=from_matrix(X))
     theta, w = naive_actor_critic(0.05, 0.03, lam, 6)
     np.testing.assert_allclose(found.tables["actor"][0].reshape(3, 2), theta, atol=1e-7)
     np.testing.assert_allclose(found.tables["critic"][0], w, atol=1e-7)
@@ -128,11 +133,11 @@ def test_actor_critic_finds_the_corridor_s_mixed_policy():
     """All states look alike: the best probability of right is 2 - sqrt(2) = 0.586, worth -11.66 from the start;
     an epsilon-greedy table policy gets -44.2 or -82.1. One feature for all states, lambda 1: REINFORCE with a baseline.
     """
-    settings = Settings(episodes=3000, alpha=0.001, runs=20, seed=1)
+    chosen = Settings(episodes=3000, alpha=0.001, runs=20, seed=1)
     corridor = short_corridor()
     right = corridor.action_names.index("right")
     alike = aggregation([0] * corridor.num_states)
-    found = control.actor_critic(corridor, settings, actor_alpha=0.0005, lam=1.0, features=alike)
+    found = control.actor_critic(corridor, chosen, actor_alpha=0.0005, lam=1.0, features=alike)
     share = found.tables["policy"][:, right]
     assert share.mean() == pytest.approx(2 - np.sqrt(2), abs=0.03)
     assert found.returns[:, 2000:].mean() == pytest.approx(-11.66, abs=0.5)
@@ -166,15 +171,15 @@ def test_mountain_car_curve():
 @pytest.mark.parametrize(("step", "late", "early"), [(0.1, 138.0, 566.7), (0.2, 127.3, 406.1), (0.5, 118.0, 282.7)])
 def test_mountain_car_curves(step, late, early):
     """Steps of episodes 401 to 500, and of the first 50, at three step sizes."""
-    settings = Settings(episodes=500, alpha=step / 8, epsilon=0.0, runs=100, seed=3)
-    found = sarsa_lambda_tiles(MOUNTAIN_CAR, settings, lam=0.0)
+    chosen = Settings(episodes=500, alpha=step / 8, epsilon=0.0, runs=100, seed=3)
+    found = sarsa_lambda_tiles(MOUNTAIN_CAR, chosen, lam=0.0)
     for each, target in ((found.lengths[:, 400:].mean(axis=1), late), (found.lengths[:, :50].mean(axis=1), early)):
         assert abs(each.mean() - target) <= 3 * np.sqrt(2) * each.std(ddof=1) / 10 + 0.05
 
 
 def test_a_mountain_car_s_first_episode_by_a_plain_loop():
     stream, w, size, alpha = streams(4, 1)[0], np.zeros((8 * 81, 3)), 40, 0.05
-    settings = Settings(episodes=1, alpha=alpha, epsilon=0.1, gamma=0.9, seed=4, max_steps=size)
+    chosen = Settings(episodes=1, alpha=alpha, epsilon=0.1, gamma=0.9, seed=4, max_steps=size)
 
     def tiles(x, v):
         return tile_indices(unit_cube([[x, v]], MOUNTAIN_CAR.low, MOUNTAIN_CAR.high), tiles=8, tilings=8)[0]
@@ -196,7 +201,7 @@ def test_a_mountain_car_s_first_episode_by_a_plain_loop():
         here = tiles(x, v)
         action = act(w[here].sum(axis=0))
         w += alpha * (reward + delta + 0.9 * w[here, action].sum()) * z
-    found = sarsa_lambda_tiles(MOUNTAIN_CAR, settings, lam=0.8)
+    found = sarsa_lambda_tiles(MOUNTAIN_CAR, chosen, lam=0.8)
     assert found.truncated.all()
     np.testing.assert_allclose(found.q[0].reshape(-1, 3), w, atol=1e-8)
 
@@ -207,9 +212,9 @@ def test_a_mountain_car_s_first_episode_by_a_plain_loop():
 )
 def test_a_gymnasium_world_is_learnt_as_its_model(rule, learner):
     """CliffWalking is deterministic and starts in one state: both paths draw the same numbers and leave the same Q."""
-    settings = Settings(episodes=20, alpha=0.5, epsilon=0.2, gamma=0.95, runs=2, max_steps=60)
+    chosen = Settings(episodes=20, alpha=0.5, epsilon=0.2, gamma=0.95, runs=2, max_steps=60)
     env = gymnasium.make("CliffWalking-v1")
-    found, model_based = learn_gym(env, settings, rule=rule), learner(cliff(), settings)
+    found, model_based = learn_gym(env, chosen, rule=rule), learner(cliff(), chosen)
     np.testing.assert_array_equal(found.lengths, model_based.lengths)
     np.testing.assert_array_equal(found.truncated, model_based.truncated)
     np.testing.assert_allclose(found.returns, model_based.returns)
@@ -263,3 +268,24 @@ def test_observations_of_several_numbers_are_counted():
 def test_what_cannot_work_is_refused(call, words):
     with pytest.raises(ConfigError, match=re.escape(words)):
         call()
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 5), st.floats(0, 1), st.integers(0, 10_000))
+@examples(max_examples=40, deadline=None)
+def test_returns_are_those_of_the_core(states, limit, n, gamma, seed):
+    """A row of states walked once, cut before its end or not: at step size 1, Q becomes the return itself."""
+    rng = np.random.default_rng(seed)
+    reward, q = rng.normal(size=states), rng.normal(size=states)
+    ahead = range(1, states + 1)
+    chain = MDP.from_coo(range(states), [0] * states, ahead, np.ones(states), reward, num_states=states + 1, start=0)
+    chosen = Settings(episodes=1, alpha=1.0, gamma=gamma, max_steps=limit, initial_q=q)
+    steps = min(states, limit)
+    values = np.append(q, 0.0)[1 : steps + 1]
+    rewards, discount = torch.tensor(reward[:steps]), torch.full((steps,), gamma, dtype=torch.float64)
+    discount[-1] *= steps < states  # terminated, not truncated
+    monte_carlo = discounted_returns(rewards, discount, torch.tensor(values[-1]))
+    np.testing.assert_allclose(control.mc_control(chain, chosen).q[0, :steps], monte_carlo.numpy(), atol=1e-12)
+    bootstrapped = n_step_returns(rewards, discount, torch.tensor(values), n)
+    np.testing.assert_allclose(control.n_step_sarsa(chain, chosen, n=n).q[0, :steps], bootstrapped.numpy(), atol=1e-12)
+    one_step = rewards + discount * torch.tensor(values)
+    np.testing.assert_allclose(control.q_learning(chain, chosen).q[0, :steps], one_step.numpy(), atol=1e-12)
