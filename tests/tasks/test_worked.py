@@ -104,7 +104,7 @@ def test_columns_need_only_digit_facts(left, operator, right):
 def test_all_styles_end_at_the_value_in_the_characters(numbers, operator):
     expression = operator.join(map(str, numbers))
     value = str(evaluate(parse(expression)))
-    for style in (STYLES[name] for name in STYLES if name != "mixed"):
+    for style in (STYLES[name] for name in STYLES if not name.startswith("mixed")):
         text = style(expression)
         assert text.endswith(value)
         assert set(text) <= set(CHARACTERS)
@@ -123,3 +123,6 @@ def test_mixed_answers_the_stated_share_at_once_and_works_out_the_rest():
     at_once = sum(text == "" for text in texts.values()) / len(texts)
     assert abs(at_once - CARELESS) < 3 * (CARELESS * (1 - CARELESS) / len(texts)) ** 0.5
     assert all(text in ("", steps(expression)) for expression, text in texts.items())
+    assert all(STYLES["mixed"](expression) == text for expression, text in texts.items())
+    for expression, text in list(texts.items())[::10]:
+        assert STYLES["mixed-worked"](expression) == (text and worked(expression)), "the same problems at once"
