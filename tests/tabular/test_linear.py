@@ -98,6 +98,23 @@ def test_lstd_against_its_sums(lam):
         assert found[run] == pytest.approx(np.linalg.solve(matrix, vector), abs=1e-10)
 
 
+def test_you_are_the_predictor():
+    """Episodes A 0 B 0, six times B 1, once B 0. Both say v(B) = 6/8. Monte Carlo says v(A) = 0, the one return seen;
+    TD's answer is 6/8, for A always went to B (Sutton and Barto 2018, example 6.4). TD(0), the episodes played again
+    and again with a falling step size, goes there too."""
+    state, reward = np.array([0, *[1] * 8], np.int32), np.array([0.0, 0.0, *[1.0] * 6, 0.0])
+    after = np.array([1, *[2] * 8], np.int32)
+    ptr = np.array([0, 2, *range(3, 10)])
+    episodes = Episodes(state, state, reward, after, after == 2, np.zeros(9, bool), ptr, 1)
+    data = Problem(episodes, aggregation([0, 1, -1]), 1.0)
+    assert lstd(data).weights[0] == pytest.approx([0.75, 0.75], abs=1e-14)
+    assert lstd(data, lam=1.0).weights[0] == pytest.approx([0.0, 0.75], abs=1e-14)
+    assert least_squares_mc(data).weights[0] == pytest.approx([0.0, 0.75], abs=1e-14)
+    again = Episodes(*(np.tile(a, 3000) for a in episodes[:6]), _repeated(ptr, 3000), 1)
+    batch = td0(Problem(again, data.features, 1.0), step_size=0.5, decay=0.02)
+    assert batch.weights[0] == pytest.approx([0.75, 0.75], abs=2e-3)
+
+
 def test_off_policy_learners_end_in_the_fixpoint_of_the_behaviours_distribution():
     """TDC, GTD2 and LSTD with ratios go to the TD fixpoint of the target under the behaviour's states."""
     mdp, x = ring(), from_matrix(np.random.default_rng(1).normal(size=(5, 3)))

@@ -92,6 +92,19 @@ def test_five_states_from_a_half():
     assert found.values[:, [0, 6]].tolist() == [[0.0, 0.0]] * 4
 
 
+def test_an_estimate_can_be_gone_on_from(nineteen):
+    """Five episodes and then five more are ten: the weights of each run are where the next part starts."""
+    whole = prediction.td_lambda(nineteen, lam=0.5, step_size=0.2).weights
+    ptr, start = nineteen.episodes.ptr, np.zeros((RUNS, 21))
+    for half in (0, 5):
+        chosen = np.concatenate([np.arange(10 * r + half, 10 * r + half + 5) for r in range(RUNS)])
+        steps = np.concatenate([np.arange(ptr[i], ptr[i + 1]) for i in chosen])
+        ends = np.concatenate([[0], np.cumsum(ptr[chosen + 1] - ptr[chosen])])
+        part = Episodes(*(array[steps] for array in nineteen.episodes[:6]), ends, RUNS)
+        start = prediction.td_lambda(Problem(part, one_hot(21), 1.0, start=start), lam=0.5, step_size=0.2).weights
+    assert np.array_equal(start, whole)
+
+
 def tiny(features: Features | None = None, **changes) -> Problem:
     """Two steps 0 -> 1 -> end."""
     flags = np.array([False, True])
@@ -141,6 +154,7 @@ def test_the_courses_grid_by_hand(action, delta, updated):
         (lambda: tiny(truth=np.zeros(2)), "truth has shape"),
         (lambda: tiny(weighting=np.zeros(3)), "weighting sums to 0"),
         (lambda: tiny(start=np.zeros(4)), "start has shape"),
+        (lambda: Problem(tiny().episodes._replace(runs=2), one_hot(3), 0.5), "runs is 2 for 1 episodes"),
         (lambda: tiny(ratio=np.ones(1)), "each .state, action. row"),
         (lambda: tiny(ratio=[1.0, np.inf]), "ratio is inf for row 1"),
         (lambda: prediction.every_visit_mc(tiny(ratio=[1.0, 1.0]), step_size=0.1), "uses no importance ratios"),

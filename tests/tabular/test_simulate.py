@@ -69,7 +69,7 @@ def test_the_outcome_of_a_number_is_the_inverse_distribution(weights, u):
 
 
 def test_rounding_leaves_no_gap_at_the_top():
-    """Ten times 0.1 adds up to less than 1 in floats; the largest u is the last possible outcome, not the zero after."""
+    """Ten times 0.1 adds up to less than 1 in floats; the largest u is the last possible outcome, not the 0 after."""
     probabilities = [0.1] * 10 + [0.0]
     assert np.cumsum(probabilities)[-1] < 1
     cumulative = cumulative_sums(np.array([0, 11]), probabilities)

@@ -33,14 +33,14 @@ class Problem:
     """What is to be predicted, from which data, and how values are represented.
 
     Raises: ConfigError for a discount outside [0, 1], features, start, truth or weighting of the wrong length, an
-    infinite or negative ratio.
+    infinite or negative ratio, episodes that do not divide among the runs.
     """
 
     episodes: Episodes
     features: Features
     discount: float
     start: ArrayLike = 0.0
-    """The first weights: a number, or [d]."""
+    """The first weights: a number, [d], or [R, d], a row a run: to go on from an earlier estimate."""
     ratio: ArrayLike | None = None
     """Target over behaviour probability of each (state, action) row, [K], from `importance_ratios`; None: on-policy."""
     truth: ArrayLike | None = None
@@ -62,8 +62,11 @@ class Problem:
                 raise ConfigError(f"{name} has shape {np.shape(value)}; it needs a number for each of {states} states.")
         if self.weighting is not None and not np.sum(np.asarray(self.weighting, dtype=np.float64)) > 0:
             raise ConfigError("weighting sums to 0 or less; at least one state must count.")
-        if np.shape(self.start) not in ((), (self.features.size,)):
-            raise ConfigError(f"start has shape {np.shape(self.start)}; it needs a number or [{self.features.size}].")
+        runs, size, episodes = self.episodes.runs, self.features.size, len(self.episodes.ptr) - 1
+        if runs < 1 or episodes % runs:
+            raise ConfigError(f"runs is {runs} for {episodes} episodes; every run has the same number of episodes.")
+        if np.shape(self.start) not in ((), (size,), (runs, size)):
+            raise ConfigError(f"start has shape {np.shape(self.start)}; need a number, [{size}] or [{runs}, {size}].")
         if self.ratio is not None:
             self._check_ratio(np.asarray(self.ratio, dtype=np.float64))
 

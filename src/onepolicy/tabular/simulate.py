@@ -251,7 +251,8 @@ def sample_episodes(
     """Episodes of each of `runs` runs, all independent; the same numbers for any number of threads.
 
     Sampled twice from the same streams: once to count the steps, once to write them. An episode that has not ended
-    after max_steps is cut there (truncated). Episode e of run r draws from stream r * episodes + e.
+    after max_steps is cut there (truncated). Episode e of run r draws from stream r * episodes + e. Memory: 22 bytes
+    a step.
     Raises: ConfigError for less than one episode, run or step.
     """
     for name, value in {"episodes": episodes, "runs": runs, "max_steps": max_steps}.items():
