@@ -6,13 +6,12 @@
 3. Q-learning in plain Python with a numpy table on that world, the loop of the tutorials; the same settings.
 4. The same learner through onepolicy's path for gymnasium worlds, and SARSA with tile coding on mountain car.
 Runs are interleaved; rates are medians by wall clock, and by CPU time, which other work disturbs less.
-With `--bandits`, the 10-armed testbed of tabular_bandits.py besides. Writes results/tabular.json.
+Then the 10-armed testbed of tabular_bandits.py, unless `--no-bandits`. Writes results/tabular.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ from statistics import median
 import gymnasium
 import numpy as np
 
+import tabular_bandits
 from common import RESULTS, Record, interleaved, machine, ratios, table, write_json
 from onepolicy.tabular import control
 from onepolicy.tabular.control import ControlResult, Settings
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="runs of each side, interleaved")
     parser.add_argument("--runs", type=int, default=400, help="runs of 500 episodes in one measurement of ours")
     parser.add_argument("--steps", type=int, default=200_000, help="steps of a measurement of gymnasium's")
-    parser.add_argument("--bandits", action="store_true", help="measure the 10-armed testbed as well")
+    parser.add_argument("--no-bandits", action="store_true", help="leave the 10-armed testbed out")
     parser.add_argument("--out", default=str(RESULTS / "tabular.json"), help="where the JSON goes")
     arguments = parser.parse_args()
     if min(arguments.repeats, arguments.runs, arguments.steps) < 1:
@@ -57,8 +57,9 @@ def main() -> None:
     record["sides"] = interleaved(sides, arguments.repeats, "cliff:")
     record["summary"] = summary(record["sides"])
     print(report(record["summary"]))
-    if arguments.bandits:
-        record["bandits"] = bandits()
+    if not arguments.no_bandits:
+        record["bandits"] = tabular_bandits.measure(arguments.repeats)
+        print(tabular_bandits.report(record["bandits"]))
     write_json(arguments.out, record)
 
 
@@ -116,15 +117,6 @@ def plain(env: gymnasium.Env, steps: int) -> Record:
         q[state, action] += ALPHA * (target - q[state, action])
         state = env.reset()[0] if terminated or truncated else following
     return {"steps": steps, "seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
-
-
-def bandits() -> Record:
-    """The testbed's record, or why there is none."""
-    if importlib.util.find_spec("tabular_bandits") is None:
-        return {"missing": "tabular_bandits.py is not there"}
-    from tabular_bandits import measure
-
-    return dict(measure())
 
 
 def summary(sides: dict[str, list[Record]]) -> Record:
