@@ -43,7 +43,7 @@ class Criterion(Protocol):
     def first_policy(self, out: Floats, policy: Policy) -> Policy: ...
 
 
-ROUNDS, FOLLOWED = 8, 8
+ROUNDS, FOLLOWED = 8, 2
 """Of Gauss-Seidel: rounds between two looks at the bounds, and pairs of policy sweeps in each."""
 FEW, NEAR = 300, 0.02
 """Of `suited`: states that are few, and a distance in numbers that is near, as a part of the number of states."""

@@ -7,6 +7,7 @@ from numba import njit
 from scipy import sparse
 from scipy.sparse import linalg
 
+from onepolicy.tabular.kernels import Index, U
 from onepolicy.tabular.solution import Work
 from onepolicy.tabular.storage import Bools, Floats, Ints, Rows
 
@@ -69,10 +70,17 @@ def _direct(rows: Rows, terminal: Bools, near: Bools, w: Floats) -> Floats:
 @njit(nogil=True, cache=True)
 def _expected(rows: Rows, v: Floats, out: Floats) -> None:
     for k in range(len(out)):
-        total = 0.0
-        for j in range(rows.ptr[k], rows.ptr[k + 1]):
-            total += rows.probabilities[j] * v[rows.successors[j]]
-        out[k] = total
+        out[k] = row_mean(rows, U(k), v)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def row_mean(rows: Rows, k: Index, v: Floats) -> float:
+    """The expected v of what follows row k."""
+    first, total = U(rows.ptr[k]), 0.0
+    for j in range(rows.ptr[k + U(1)] - rows.ptr[k]):
+        i = first + U(j)
+        total += rows.probabilities[i] * v[U(rows.successors[i])]
+    return total
 
 
 @njit(nogil=True, cache=True)
@@ -80,14 +88,12 @@ def _steps_sweep(rows: Rows, near: Bools, w: Floats, backwards: bool) -> float:
     """w in place; the greatest change."""
     greatest, states = 0.0, len(w)
     for i in range(states):
-        s = states - 1 - i if backwards else i
+        s = U(states - 1 - i if backwards else i)
         best = -1.0
-        for k in range(rows.row_ptr[s], rows.row_ptr[s + 1]):
+        for a in range(rows.row_ptr[s + U(1)] - rows.row_ptr[s]):
+            k = U(rows.row_ptr[s]) + U(a)
             if near[k]:
-                total = 0.0
-                for j in range(rows.ptr[k], rows.ptr[k + 1]):
-                    total += rows.probabilities[j] * w[rows.successors[j]]
-                best = max(best, total)
+                best = max(best, row_mean(rows, k, w))
         if best >= 0.0:
             greatest = max(greatest, abs(1.0 + best - w[s]))
             w[s] = 1.0 + best
