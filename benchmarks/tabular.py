@@ -24,8 +24,8 @@ import tabular_bandits
 from common import RESULTS, Record, interleaved, machine, ratios, table, write_json
 from onepolicy.tabular import control
 from onepolicy.tabular.control import ControlResult, Settings
-from onepolicy.tabular.control_gym import learn_gym
-from onepolicy.tabular.control_tiles import MOUNTAIN_CAR, sarsa_lambda_tiles
+from onepolicy.tabular.control.gym import learn_gym
+from onepolicy.tabular.control.tiles import MOUNTAIN_CAR, sarsa_lambda_tiles
 from onepolicy.tabular.worlds.gridworlds import cliff
 
 ALPHA, EPSILON, EPISODES = 0.5, 0.1, 500

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from onepolicy.tabular.estimation import importance_sampling, log_ratio, monte_carlo, weighted_importance_sampling
-from onepolicy.tabular.estimation_episodes import LoggedEpisodes, off_policy_evaluation
-from onepolicy.tabular.policy_value import evaluate
+from onepolicy.tabular.estimation.episodes import LoggedEpisodes, off_policy_evaluation
+from onepolicy.tabular.planning.policy_value import evaluate
 from onepolicy.tabular.simulate import row_probabilities, sample_episodes, sampler
 from onepolicy.tabular.worlds import make
 from onepolicy.tabular.worlds.games import NATURAL, blackjack_state

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from onepolicy.tabular.draw import value_map, value_map_table
-from onepolicy.tabular.fixpoints import chain_of
 from onepolicy.tabular.planning import METHODS, plan
-from onepolicy.tabular.policy_value import evaluate
+from onepolicy.tabular.planning.policy_value import evaluate
+from onepolicy.tabular.prediction.fixpoints import chain_of
 from onepolicy.tabular.simulate import row_probabilities
 from onepolicy.tabular.worlds import make
 

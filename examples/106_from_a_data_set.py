@@ -18,11 +18,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from onepolicy.tabular.control.dataset import q_learning_from, value_iteration_from
 from onepolicy.tabular.dataset import Dataset, from_episodes
-from onepolicy.tabular.dataset_control import q_learning_from, value_iteration_from
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.planning import plan
-from onepolicy.tabular.policy_value import evaluate
+from onepolicy.tabular.planning.policy_value import evaluate
 from onepolicy.tabular.simulate import row_probabilities, sample_episodes, sampler
 from onepolicy.tabular.worlds import make
 

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from onepolicy.tabular.features import aggregation, fourier, polynomial, state_values, tile_coding, unit_cube
-from onepolicy.tabular.fixpoints import (
+from onepolicy.tabular.prediction import Problem, every_visit_mc, td0
+from onepolicy.tabular.prediction.fixpoints import (
     chain_of,
     chain_values,
     mc_fixpoint,
@@ -29,8 +30,7 @@ from onepolicy.tabular.fixpoints import (
     value_error,
     visit_distribution,
 )
-from onepolicy.tabular.least_squares import least_squares_mc, lstd
-from onepolicy.tabular.prediction import Problem, every_visit_mc, td0
+from onepolicy.tabular.prediction.least_squares import least_squares_mc, lstd
 from onepolicy.tabular.simulate import sample_episodes, sampler
 from onepolicy.tabular.worlds import make
 

@@ -19,11 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from onepolicy.tabular import expected
 from onepolicy.tabular.features import Features, from_matrix, one_hot, state_values
-from onepolicy.tabular.fixpoints import chain_of, projected_bellman_error, value_error
-from onepolicy.tabular.linear import tdc
-from onepolicy.tabular.prediction import Problem, importance_ratios, td0
+from onepolicy.tabular.prediction import Problem, expected, importance_ratios, td0
+from onepolicy.tabular.prediction.fixpoints import chain_of, projected_bellman_error, value_error
+from onepolicy.tabular.prediction.linear import tdc
 from onepolicy.tabular.simulate import sample_episodes, sampler
 from onepolicy.tabular.worlds import baird
 

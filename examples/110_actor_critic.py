@@ -24,7 +24,7 @@ from onepolicy.tabular import control
 from onepolicy.tabular.draw import curves_table, mean_curve, value_map, value_map_table
 from onepolicy.tabular.features import aggregation
 from onepolicy.tabular.planning import plan
-from onepolicy.tabular.policy_value import evaluate
+from onepolicy.tabular.planning.policy_value import evaluate
 from onepolicy.tabular.simulate import row_probabilities
 from onepolicy.tabular.worlds import grid_shape, make
 from onepolicy.tabular.worlds.walks import ALIASED_OBSERVATIONS

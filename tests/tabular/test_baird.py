@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from onepolicy.errors import ConfigError, DataError
-from onepolicy.tabular import expected
 from onepolicy.tabular.features import from_matrix, state_values
-from onepolicy.tabular.fixpoints import chain_of, emphasis, projected_bellman_error, td_fixpoint, value_error
-from onepolicy.tabular.least_squares import lstd
-from onepolicy.tabular.linear import emphatic_td, gtd2, tdc
-from onepolicy.tabular.prediction import Problem, importance_ratios, td0, td_lambda
+from onepolicy.tabular.prediction import Problem, expected, importance_ratios, td0, td_lambda
+from onepolicy.tabular.prediction.fixpoints import chain_of, emphasis, projected_bellman_error, td_fixpoint, value_error
+from onepolicy.tabular.prediction.least_squares import lstd
+from onepolicy.tabular.prediction.linear import emphatic_td, gtd2, tdc
 from onepolicy.tabular.simulate import sample_episodes, sampler
 from onepolicy.tabular.worlds import baird
 

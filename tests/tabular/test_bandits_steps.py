@@ -28,9 +28,9 @@ from onepolicy.tabular.bandits import (
     optimistic,
     run,
 )
-from onepolicy.tabular.bandits_arms import bernoulli_kl
-from onepolicy.tabular.bandits_random import beta, gamma, gaussian
-from onepolicy.tabular.bandits_steps import kl_index
+from onepolicy.tabular.bandits.arms import bernoulli_kl
+from onepolicy.tabular.bandits.random import beta, gamma, gaussian
+from onepolicy.tabular.bandits.steps import kl_index
 from onepolicy.tabular.simulate import streams, uniform
 
 STEPS, ARMS = 60, 4

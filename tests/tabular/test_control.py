@@ -14,7 +14,7 @@ import pytest
 from onepolicy.errors import ConfigError
 from onepolicy.tabular import control
 from onepolicy.tabular.control import Settings
-from onepolicy.tabular.control_step import (
+from onepolicy.tabular.control.step import (
     EXPECTED_SARSA,
     Q_LEARNING,
     SARSA,

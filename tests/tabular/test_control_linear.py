@@ -18,8 +18,8 @@ from onepolicy.core.returns import discounted_returns, n_step_returns
 from onepolicy.errors import ConfigError
 from onepolicy.tabular import control
 from onepolicy.tabular.control import Settings
-from onepolicy.tabular.control_gym import learn_gym, state_index
-from onepolicy.tabular.control_tiles import MOUNTAIN_CAR, active_tiles, sarsa_lambda_tiles, tiles_of
+from onepolicy.tabular.control.gym import learn_gym, state_index
+from onepolicy.tabular.control.tiles import MOUNTAIN_CAR, active_tiles, sarsa_lambda_tiles, tiles_of
 from onepolicy.tabular.features import aggregation, from_matrix, tile_indices, unit_cube
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.simulate import streams, uniform

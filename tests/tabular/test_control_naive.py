@@ -12,8 +12,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from onepolicy.tabular import control_model, control_returns, control_td
-from onepolicy.tabular.control_settings import Settings
+from onepolicy.tabular import control
+from onepolicy.tabular.control.settings import Settings
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.simulate import streams, uniform
 
@@ -245,25 +245,25 @@ def naive_r_max(dice, known, bound):
 
 HARMONIC = {"alpha": 1.0, "alpha_power": 1.0}
 CASES = {
-    "sarsa": (control_td.sarsa, {}, {}, lambda d: naive_one_step(d, "sarsa")),
+    "sarsa": (control.sarsa, {}, {}, lambda d: naive_one_step(d, "sarsa")),
     "sarsa, step 0.5/n^0.7": (
-        control_td.sarsa, {"alpha_power": 0.7}, {}, lambda d: naive_one_step(d, "sarsa", 0.7)
+        control.sarsa, {"alpha_power": 0.7}, {}, lambda d: naive_one_step(d, "sarsa", 0.7)
     ),
-    "q_learning": (control_td.q_learning, {}, {}, lambda d: naive_one_step(d, "q")),
-    "q_learning, step 0.5/n": (control_td.q_learning, {"alpha_power": 1.0}, {}, lambda d: naive_one_step(d, "q", 1.0)),
-    "expected_sarsa": (control_td.expected_sarsa, {}, {}, lambda d: naive_one_step(d, "expected")),
-    "double_q_learning": (control_td.double_q_learning, {}, {}, naive_double_q),
-    "mc_control": (control_returns.mc_control, HARMONIC, {}, lambda d: naive_monte_carlo(d, True)),
+    "q_learning": (control.q_learning, {}, {}, lambda d: naive_one_step(d, "q")),
+    "q_learning, step 0.5/n": (control.q_learning, {"alpha_power": 1.0}, {}, lambda d: naive_one_step(d, "q", 1.0)),
+    "expected_sarsa": (control.expected_sarsa, {}, {}, lambda d: naive_one_step(d, "expected")),
+    "double_q_learning": (control.double_q_learning, {}, {}, naive_double_q),
+    "mc_control": (control.mc_control, HARMONIC, {}, lambda d: naive_monte_carlo(d, True)),
     "mc_control, every visit": (
-        control_returns.mc_control, HARMONIC, {"first_visit": False}, lambda d: naive_monte_carlo(d, False)
+        control.mc_control, HARMONIC, {"first_visit": False}, lambda d: naive_monte_carlo(d, False)
     ),
-    "n_step_sarsa, 1": (control_returns.n_step_sarsa, {}, {"n": 1}, lambda d: naive_n_step(d, 1)),
-    "n_step_sarsa, 3": (control_returns.n_step_sarsa, {}, {"n": 3}, lambda d: naive_n_step(d, 3)),
-    "n_step_sarsa, 99": (control_returns.n_step_sarsa, {}, {"n": 99}, lambda d: naive_n_step(d, 99)),
-    "dyna_q, 0": (control_model.dyna_q, {}, {"planning": 0}, lambda d: naive_dyna(d, 0)),
-    "dyna_q, 4": (control_model.dyna_q, {}, {"planning": 4}, lambda d: naive_dyna(d, 4)),
+    "n_step_sarsa, 1": (control.n_step_sarsa, {}, {"n": 1}, lambda d: naive_n_step(d, 1)),
+    "n_step_sarsa, 3": (control.n_step_sarsa, {}, {"n": 3}, lambda d: naive_n_step(d, 3)),
+    "n_step_sarsa, 99": (control.n_step_sarsa, {}, {"n": 99}, lambda d: naive_n_step(d, 99)),
+    "dyna_q, 0": (control.dyna_q, {}, {"planning": 0}, lambda d: naive_dyna(d, 0)),
+    "dyna_q, 4": (control.dyna_q, {}, {"planning": 4}, lambda d: naive_dyna(d, 4)),
     "r_max": (
-        control_model.r_max, {}, {"known": 5, "reward_bound": 2.0}, lambda d: naive_r_max(d, 5, 2.0)
+        control.r_max, {}, {"known": 5, "reward_bound": 2.0}, lambda d: naive_r_max(d, 5, 2.0)
     ),
 }  # fmt: skip
 
@@ -295,6 +295,6 @@ def test_a_run_is_the_same_for_any_number_of_threads_and_runs(name):
 
 
 def test_one_step_of_n_step_sarsa_is_sarsa():
-    one, other = control_returns.n_step_sarsa(model(), settings(), n=1), control_td.sarsa(model(), settings())
+    one, other = control.n_step_sarsa(model(), settings(), n=1), control.sarsa(model(), settings())
     np.testing.assert_allclose(one.q, other.q, rtol=1e-12)
     np.testing.assert_array_equal(one.lengths, other.lengths)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onepolicy.errors import ConfigError, DataError
+from onepolicy.tabular.control.dataset import hoeffding_penalty, q_learning_from, value_iteration_from
 from onepolicy.tabular.dataset import dataset, empirical_model, from_episodes
-from onepolicy.tabular.dataset_control import hoeffding_penalty, q_learning_from, value_iteration_from
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.simulate import sample_episodes, sampler
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onepolicy.core.returns import discounted_returns, vtrace
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.tabular.estimation import bootstrap, log_ratio
-from onepolicy.tabular.estimation_episodes import (
+from onepolicy.tabular.estimation.episodes import (
     LoggedEpisodes,
     direct,
     doubly_robust,

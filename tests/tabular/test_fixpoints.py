@@ -7,7 +7,8 @@ import pytest
 
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.tabular.features import aggregation, from_matrix, one_hot, state_values, to_sparse
-from onepolicy.tabular.fixpoints import (
+from onepolicy.tabular.mdp import MDP
+from onepolicy.tabular.prediction.fixpoints import (
     bellman_error,
     bellman_fixpoint,
     chain_of,
@@ -21,7 +22,6 @@ from onepolicy.tabular.fixpoints import (
     value_error,
     visit_distribution,
 )
-from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.worlds.walks import random_walk
 
 GROUPS = aggregation(np.concatenate([[-1], np.repeat(np.arange(10), 100), [-1]]))

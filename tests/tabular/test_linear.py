@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from onepolicy.errors import ConfigError, DataError
-from onepolicy.tabular import linear
 from onepolicy.tabular.features import aggregation, fourier, from_matrix, one_hot, to_sparse, unit_cube
-from onepolicy.tabular.fixpoints import (
+from onepolicy.tabular.mdp import MDP
+from onepolicy.tabular.prediction import Problem, every_visit_mc, importance_ratios, linear, td0, td_lambda
+from onepolicy.tabular.prediction.fixpoints import (
     chain_of,
     chain_values,
     mc_fixpoint,
@@ -18,9 +19,7 @@ from onepolicy.tabular.fixpoints import (
     td_fixpoint,
     visit_distribution,
 )
-from onepolicy.tabular.least_squares import least_squares_mc, lstd
-from onepolicy.tabular.mdp import MDP
-from onepolicy.tabular.prediction import Problem, every_visit_mc, importance_ratios, td0, td_lambda
+from onepolicy.tabular.prediction.least_squares import least_squares_mc, lstd
 from onepolicy.tabular.simulate import Episodes, sample_episodes, sampler
 from onepolicy.tabular.worlds.walks import random_walk
 

@@ -22,14 +22,14 @@ from tests.tabular.conftest import (
     true_value,
 )
 
-from onepolicy.tabular.average_reward import relative_value_iteration
 from onepolicy.tabular.build import from_grid
-from onepolicy.tabular.horizon import backward_induction
 from onepolicy.tabular.layouts import with_layout
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.planning import METHODS, plan
-from onepolicy.tabular.policy_value import evaluate
-from onepolicy.tabular.soft import soft_value_iteration
+from onepolicy.tabular.planning.average_reward import relative_value_iteration
+from onepolicy.tabular.planning.horizon import backward_induction
+from onepolicy.tabular.planning.policy_value import evaluate
+from onepolicy.tabular.planning.soft import soft_value_iteration
 
 DISCOUNTS = [Fraction(0), Fraction(1, 2), Fraction(9, 10), Fraction(99, 100), Fraction(1)]
 models = st.tuples(

@@ -7,12 +7,12 @@ import pytest
 from numpy.testing import assert_allclose
 from tests.tabular.conftest import forest, four_by_four, inventory, mushroom_grid, puterman, small
 
-from onepolicy.tabular.average_reward import relative_value_iteration
 from onepolicy.tabular.build import from_gymnasium
-from onepolicy.tabular.horizon import backward_induction
 from onepolicy.tabular.planning import METHODS, plan
-from onepolicy.tabular.policy_value import evaluate, evaluate_average
-from onepolicy.tabular.soft import soft_value_iteration
+from onepolicy.tabular.planning.average_reward import relative_value_iteration
+from onepolicy.tabular.planning.horizon import backward_induction
+from onepolicy.tabular.planning.policy_value import evaluate, evaluate_average
+from onepolicy.tabular.planning.soft import soft_value_iteration
 
 FOREST_10 = [
     26.8301859311444, 28.0723241686974, 29.5099841658652, 31.1739424959205, 33.0998201927438,

@@ -21,13 +21,13 @@ from onepolicy.recipes.loop import run_directory
 from onepolicy.run.files import replace_text
 from onepolicy.run.report import Report
 from onepolicy.tabular import layouts, worlds
-from onepolicy.tabular.average_reward import relative_value_iteration
 from onepolicy.tabular.draw import TEXT_COLUMNS, best_actions, value_map, value_map_figure, value_map_table
-from onepolicy.tabular.horizon import backward_induction
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.planning import METHODS, plan
-from onepolicy.tabular.soft import soft_value_iteration
-from onepolicy.tabular.solution import Solution
+from onepolicy.tabular.planning.average_reward import relative_value_iteration
+from onepolicy.tabular.planning.horizon import backward_induction
+from onepolicy.tabular.planning.soft import soft_value_iteration
+from onepolicy.tabular.planning.solution import Solution
 
 OTHER_METHODS = ("backward-induction", "relative-value-iteration", "soft-value-iteration")
 """Methods that bring a criterion of their own: a finite horizon, the average reward, reward with entropy."""

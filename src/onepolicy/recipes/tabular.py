@@ -24,8 +24,8 @@ from onepolicy.run.config import from_json
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
 from onepolicy.tabular import control, worlds
-from onepolicy.tabular.control_gym import RULES, learn_gym
-from onepolicy.tabular.control_settings import ControlResult, fraction, mean_over_runs
+from onepolicy.tabular.control.gym import RULES, learn_gym
+from onepolicy.tabular.control.settings import ControlResult, fraction, mean_over_runs
 from onepolicy.tabular.draw import TEXT_COLUMNS, best_actions, value_map, value_map_figure, value_map_table
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.planning import plan

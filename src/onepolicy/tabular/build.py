@@ -128,7 +128,7 @@ def from_function(
     if stuck.size:
         raise DataError(f"State {stuck[0]} has no actions and is not terminal. Give it one, or name it in terminal.")
     mdp = MDP(Generated(outcome, num_outcomes, counts), ends, start_distribution(start, ends))
-    from onepolicy.tabular.kernels import survey
+    from onepolicy.tabular.planning.kernels import survey
 
     *_, state, action, total = survey(mdp.storage, ends, 0, num_states)
     if state >= 0:

@@ -1,6 +1,6 @@
 """A fixed data set of transitions: which (state, action) pairs it covers, and the model its counts make.
 
-What to do with it is in dataset_control.py. An episode cut by a time limit leaves an ordinary transition; only what
+What to do with it is in control/dataset.py. An episode cut by a time limit leaves an ordinary transition; only what
 ended in a terminal state is `terminated`.
 """
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from onepolicy.errors import ConfigError, DataError, nearest
-from onepolicy.tabular import kernels
 from onepolicy.tabular.mdp import MDP
+from onepolicy.tabular.planning import kernels
 from onepolicy.tabular.storage import LAYOUTS, Generated, Padded, Rows, Table, require_memory, storage_bytes
 
 _STORAGES: dict[str, Any] = {"Rows": Rows, "Padded": Padded, "Table": Table}

@@ -154,7 +154,7 @@ def ragged(mdp: MDP) -> tuple[Rows, Floats]:
 
     Raises: ConfigError when it needs more memory than is available.
     """
-    from onepolicy.tabular import kernels
+    from onepolicy.tabular.planning import kernels
 
     row_ptr = np.zeros(mdp.num_states + 1, dtype=np.int64)
     transitions, _ = kernels.count_rows(mdp.storage, mdp.num_states, row_ptr)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from onepolicy.tabular.average_reward import relative_value_iteration
-from onepolicy.tabular.horizon import backward_induction
 from onepolicy.tabular.planning import METHODS, plan
-from onepolicy.tabular.policy_value import evaluate
+from onepolicy.tabular.planning.average_reward import relative_value_iteration
+from onepolicy.tabular.planning.horizon import backward_induction
+from onepolicy.tabular.planning.policy_value import evaluate
 from onepolicy.tabular.worlds import WORLDS, make
 
 TOTAL = [name for name, world in WORLDS.items() if world.discount is not None and world.horizon is None]

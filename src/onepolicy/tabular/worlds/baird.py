@@ -1,6 +1,6 @@
 """Baird's counterexample: seven states, linear features, and a behaviour that is not the target: the deadly triad.
 
-What semi-gradient, gradient and emphatic methods make of it is linear.py's business; here are model and features.
+What semi-gradient, gradient and emphatic methods make of it is the business of prediction; here are model and features.
 """
 
 from __future__ import annotations
