@@ -13,10 +13,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, njit
+from numba import get_num_threads
 from numpy.typing import ArrayLike, NDArray
 
 from onepolicy.errors import ConfigError
+from onepolicy.tabular.jit import jit
 
 if TYPE_CHECKING:
     from onepolicy.tabular.mdp import MDP, Csr
@@ -71,7 +72,7 @@ def streams(seed: int, count: int) -> Streams:
     return words.astype(np.uint64, copy=False).reshape(count, 4)
 
 
-@njit(cache=True)
+@jit
 def uniform(stream: Streams) -> float:
     """The next number of a stream uint64 [4], uniform in [0, 1) with 53 bits; advances the stream.
 
@@ -90,13 +91,13 @@ def uniform(stream: Streams) -> float:
     return np.float64(word >> _11) * _UNIT
 
 
-@njit(cache=True)
+@jit
 def below(stream: Streams, n: int) -> int:
     """The next integer of a stream, uniform in 0 .. n-1 (bias below n / 2^53)."""
     return int(uniform(stream) * n)
 
 
-@njit(cache=True)
+@jit
 def _first_above(cumulative: Array, first: int, last: int, u: float) -> int:
     """The first index in first .. last-1 with u < cumulative[index], cumulative rising to 1 at last-1."""
     if last - first <= _SCAN_UP_TO:
@@ -112,25 +113,25 @@ def _first_above(cumulative: Array, first: int, last: int, u: float) -> int:
     return first
 
 
-@njit(cache=True)
+@jit
 def sample_start(cumulative_start: Array, u: float) -> int:
     """The start state that u in [0, 1) stands for, by the cumulative start distribution [S]."""
     return _first_above(cumulative_start, 0, cumulative_start.shape[0], u)
 
 
-@njit(cache=True)
+@jit
 def sample_action(row_ptr: NDArray[np.int64], cumulative_actions: Array, state: int, u: float) -> int:
     """The row (not the local action) of a state that u in [0, 1) stands for, by the cumulative policy [K]."""
     return _first_above(cumulative_actions, row_ptr[state], row_ptr[state + 1], u)
 
 
-@njit(cache=True)
+@jit
 def sample_successor(ptr: NDArray[np.int64], cumulative: Array, row: int, u: float) -> int:
     """The transition index k of a row that u in [0, 1) stands for; the successor is successors[k]."""
     return _first_above(cumulative, ptr[row], ptr[row + 1], u)
 
 
-@njit(cache=True)
+@jit
 def _accumulate(ptr: NDArray[np.int64], probabilities: Array, out: Array) -> None:
     for segment in range(ptr.shape[0] - 1):
         total, last = 0.0, ptr[segment]
@@ -218,7 +219,7 @@ def sampler(mdp: MDP, policy: ArrayLike | None = None) -> Sampler:
     )
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _lengths(model: Sampler, seeds: Streams, max_steps: int, first: int, last: int, out: NDArray[np.int64]) -> None:
     for episode in range(first, last):
         stream = seeds[episode].copy()
@@ -230,7 +231,7 @@ def _lengths(model: Sampler, seeds: Streams, max_steps: int, first: int, last: i
         out[episode] = steps
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _fill(model: Sampler, seeds: Streams, first: int, last: int, out: Episodes) -> None:
     for episode in range(first, last):
         stream = seeds[episode].copy()

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from onepolicy.tabular.bandits.random import Floats, Ints, Stream, compiled, gaussian
 from onepolicy.tabular.bandits.steps import choose, learn
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import below, uniform
 
 GAUSSIAN, BERNOULLI, LINEAR = range(3)
@@ -80,7 +80,7 @@ def _look(theta: Floats, fixed: bool, mean: Floats, x: Floats, nature: Stream) -
             mean[a] += theta[a if own else 0, i] * x[a, i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(error_model="numpy")
 def play(
     agent: Start,
     arms: Arms,
@@ -131,7 +131,7 @@ def play(
         reward_sum[run], regret_sum[run], optimal_sum[run] = rewards, regrets, optimals
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(error_model="numpy")
 def replay(
     agent: Start,
     events: tuple[Ints, Floats, Floats, Floats],
@@ -169,7 +169,7 @@ def replay(
         counted[run] = t
 
 
-@njit(cache=True, error_model="numpy")
+@jit(error_model="numpy")
 def choose_all(
     kind: int, p: Floats, t: int, tally: Floats, models: Floats, x: Floats, streams: Stream, out: Ints
 ) -> None:
@@ -178,7 +178,7 @@ def choose_all(
         out[run] = choose(kind, p, t, tally[run], models[run], x[run], streams[run, 1])
 
 
-@njit(cache=True, error_model="numpy")
+@jit(error_model="numpy")
 def learn_all(kind: int, p: Floats, tally: Floats, models: Floats, x: Floats, arm: Ints, reward: Floats) -> None:
     """What each run learns, arm and reward [R]; tally, models and x [R, ...]."""
     for run in range(arm.size):

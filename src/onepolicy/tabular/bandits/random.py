@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import below, uniform
 
 Floats = NDArray[np.float64]
@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 Stream = NDArray[np.uint64]
 """Four words, uint64 [4]; of many runs [R, 2, 4]."""
 
-compiled = partial(njit, cache=True, nogil=True, _nrt=False, error_model="numpy")
+compiled = partial(jit, _nrt=False, error_model="numpy")
 """For functions that allocate nothing: without reference counts, which would cost more than most of them do."""
 
 _LAYERS = 128

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.tabular.control.settings import fraction
 from onepolicy.tabular.control.step import Floats, Ints, update
 from onepolicy.tabular.dataset import Coverage, Dataset, named
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import below, streams
 
 Unseen = Literal["exclude", "floor", "raise"]
@@ -199,7 +199,7 @@ def solution(
     return DatasetSolution(shown, values, policy, change, float(bound), sweeps, coverage)
 
 
-@njit(cache=True)
+@jit
 def _lift(row_ptr: Ints, state: int, counts_in: NDArray[np.bool_], q: Floats, values: Floats) -> None:
     """V(s) <- max_a Q(s, a) over the rows that count; left as it is where none does."""
     top, any_counts = 0.0, False
@@ -210,7 +210,7 @@ def _lift(row_ptr: Ints, state: int, counts_in: NDArray[np.bool_], q: Floats, va
         values[state] = top
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _iterate(
     row_ptr: Ints,
     ptr: Ints,
@@ -249,7 +249,7 @@ def _iterate(
     return sweeps, change
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _replay(
     row_ptr: Ints,
     state: Ints,

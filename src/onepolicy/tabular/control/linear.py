@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numba import njit
 
 from onepolicy.errors import ConfigError
 from onepolicy.tabular.control.settings import ControlResult, Rates, Record, Settings, fraction, learn
 from onepolicy.tabular.control.step import Dynamics, Floats, choose, reward_of
 from onepolicy.tabular.control.traces import credit, forget, inner, mark
 from onepolicy.tabular.features import Features, one_hot
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import Streams, sample_start, sample_successor, uniform
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def _most_actions(mdp: MDP) -> int:
     return int(np.diff(mdp.csr().row_ptr).max())
 
 
-@njit(cache=True)
+@jit
 def _action_values(x: Features, weights: Floats, s: int, q: Floats, first: int, last: int) -> None:
     """Writes w_a . x(s) of a state's actions to its rows first .. last-1 of q."""
     for row in range(first, last):
         q[row] = inner(weights, x.column, x.value, x.ptr[s], x.ptr[s + 1], (row - first) * x.size)
 
 
-@njit(cache=True)
+@jit
 def _probabilities(preferences: Floats, first: int, last: int, out: Floats) -> None:
     """Writes softmax of rows first .. last-1 to `out`, at the same rows."""
     top, total = preferences[first:last].max(), 0.0
@@ -96,7 +96,7 @@ def _probabilities(preferences: Floats, first: int, last: int, out: Floats) -> N
         out[row] /= total
 
 
-@njit(cache=True)
+@jit
 def _drawn(probabilities: Floats, first: int, last: int, u: float) -> int:
     """The row of first .. last-1 that a uniform number falls on."""
     for row in range(first, last - 1):
@@ -106,7 +106,7 @@ def _drawn(probabilities: Floats, first: int, last: int, u: float) -> int:
     return last - 1
 
 
-@njit(cache=True, nogil=True)
+@jit
 def sarsa_lambda_runs(
     first_run: int,
     last_run: int,
@@ -161,7 +161,7 @@ def sarsa_lambda_runs(
             _action_values(x, w, s, q, world.row_ptr[s], world.row_ptr[s + 1])
 
 
-@njit(cache=True, nogil=True)
+@jit
 def actor_critic_runs(
     first_run: int,
     last_run: int,

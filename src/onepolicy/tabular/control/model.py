@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from onepolicy.errors import ConfigError
 from onepolicy.tabular.control.settings import ControlResult, Rates, Record, Settings, learn
 from onepolicy.tabular.control.step import Dynamics, Floats, Ints, best, choose, greedy, reward_of, update
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import Streams, below, sample_start, sample_successor, uniform
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def r_max(mdp: MDP, settings: Settings, *, known: int, reward_bound: float) -> C
     return learn(r_max_runs, mdp, settings, known, float(reward_bound))
 
 
-@njit(cache=True, nogil=True)
+@jit
 def dyna_runs(
     first_run: int, last_run: int, world: Dynamics, rates: Rates, seeds: Streams, record: Record, planning: int
 ) -> None:
@@ -91,7 +91,7 @@ def dyna_runs(
             record.truncated[run, episode] = not ended
 
 
-@njit(cache=True)
+@jit
 def _plan(
     world: Dynamics, q: Floats, counts: Ints, tries: Ints, sums: Floats, known: int, gamma: float, top: float
 ) -> None:
@@ -115,7 +115,7 @@ def _plan(
             q[row] = value
 
 
-@njit(cache=True, nogil=True)
+@jit
 def r_max_runs(
     first_run: int,
     last_run: int,

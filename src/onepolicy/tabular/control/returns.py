@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from onepolicy.errors import ConfigError
 from onepolicy.tabular.control.settings import ControlResult, Rates, Record, Settings, learn
 from onepolicy.tabular.control.step import Dynamics, Floats, choose, expected, reward_of, update
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import Streams, sample_start, sample_successor, uniform
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def n_step_sarsa(mdp: MDP, settings: Settings, *, n: int) -> ControlResult:
     return learn(n_step_runs, mdp, settings, n)
 
 
-@njit(cache=True, nogil=True)
+@jit
 def mc_runs(
     first_run: int, last_run: int, world: Dynamics, rates: Rates, seeds: Streams, record: Record, first_visit: bool
 ) -> None:
@@ -80,7 +80,7 @@ def mc_runs(
             record.truncated[run, episode] = not ended
 
 
-@njit(cache=True)
+@jit
 def _windowed(rewards: Floats, start: int, stop: int, gamma: float) -> float:
     """sum_{i=start}^{stop-1} gamma^{i-start} r_i of a ring of rewards."""
     found = 0.0
@@ -89,7 +89,7 @@ def _windowed(rewards: Floats, start: int, stop: int, gamma: float) -> float:
     return found
 
 
-@njit(cache=True, nogil=True)
+@jit
 def n_step_runs(
     first_run: int, last_run: int, world: Dynamics, rates: Rates, seeds: Streams, record: Record, n: int
 ) -> None:

@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from onepolicy.errors import ConfigError
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import cumulative_sums, uniform
 
 if TYPE_CHECKING:
@@ -75,14 +75,14 @@ def dynamics_of(mdp: MDP, reward_std: ArrayLike = 0.0) -> Dynamics:
     )
 
 
-@njit(cache=True)
+@jit
 def normal(stream: Stream) -> float:
     """A standard normal number from a stream's next two. Source: Box and Muller 1958."""
     radius = np.sqrt(-2.0 * np.log(1.0 - uniform(stream)))
     return radius * np.cos(2.0 * np.pi * uniform(stream))
 
 
-@njit(cache=True)
+@jit
 def reward_of(rewards: Floats, noise: Floats, row: int, transition: int, stream: Stream) -> float:
     """The reward of a transition of a row, with the row's noise if it has any."""
     if noise[row] > 0.0:
@@ -90,7 +90,7 @@ def reward_of(rewards: Floats, noise: Floats, row: int, transition: int, stream:
     return rewards[transition]
 
 
-@njit(cache=True)
+@jit
 def best(q: Floats, first: int, last: int) -> float:
     """max_a Q(s, a) over the rows first .. last-1 of a state."""
     top = q[first]
@@ -100,7 +100,7 @@ def best(q: Floats, first: int, last: int) -> float:
     return top
 
 
-@njit(cache=True)
+@jit
 def greedy(q: Floats, first: int, last: int, u: float) -> int:
     """The row with the largest Q among first .. last-1; among several, the one the uniform number u falls on."""
     top, chosen, ties = q[first], first, 1
@@ -119,7 +119,7 @@ def greedy(q: Floats, first: int, last: int, u: float) -> int:
     return chosen
 
 
-@njit(cache=True)
+@jit
 def choose(q: Floats, first: int, last: int, epsilon: float, u: float) -> int:
     """An epsilon-greedy row of a state: 1 - eps + eps/|A| for the greedy one, eps/|A| for each other, ties at random.
 
@@ -134,7 +134,7 @@ def choose(q: Floats, first: int, last: int, epsilon: float, u: float) -> int:
     return greedy(q, first, last, (u - epsilon) / (1.0 - epsilon))
 
 
-@njit(cache=True)
+@jit
 def expected(q: Floats, first: int, last: int, epsilon: float) -> float:
     """E_pi Q(s, .) of the epsilon-greedy policy: (1 - eps) max + eps mean, however ties are broken."""
     top = total = q[first]
@@ -145,7 +145,7 @@ def expected(q: Floats, first: int, last: int, epsilon: float) -> float:
     return (1.0 - epsilon) * top + epsilon * total / (last - first)
 
 
-@njit(cache=True)
+@jit
 def bootstrap(rule: int, q: Floats, first: int, last: int, following: int, epsilon: float) -> float:
     """What a one-step target takes for the next state: Q(s', a') of SARSA, max_a Q(s', a) of Q-learning, E_pi Q(s', .)
     of Expected SARSA. Its rows are first .. last-1; following is the row of a', which SARSA alone reads."""
@@ -156,7 +156,7 @@ def bootstrap(rule: int, q: Floats, first: int, last: int, following: int, epsil
     return expected(q, first, last, epsilon)
 
 
-@njit(cache=True)
+@jit
 def step_size(alpha: float, power: float, n: int) -> float:
     """The step size alpha / n^power of a row's n-th update: power 0 constant, power 1 with alpha 1 the sample mean."""
     if power == 0.0:
@@ -166,7 +166,7 @@ def step_size(alpha: float, power: float, n: int) -> float:
     return alpha / n**power
 
 
-@njit(cache=True)
+@jit
 def update(q: Floats, visits: Ints, row: int, target: float, alpha: float, power: float) -> float:
     """Q(s, a) += alpha_n (target - Q(s, a)), in place, and n counted; the error target - Q(s, a) before it.
 

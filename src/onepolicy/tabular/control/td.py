@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from onepolicy.tabular.control.settings import ControlResult, Rates, Record, Settings, learn
 from onepolicy.tabular.control.step import (
@@ -24,6 +23,7 @@ from onepolicy.tabular.control.step import (
     reward_of,
     update,
 )
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import Streams, sample_start, sample_successor, uniform
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def double_q_learning(mdp: MDP, settings: Settings) -> ControlResult:
     return learn(double_q_runs, mdp, settings, pair, counts, pair=pair)
 
 
-@njit(cache=True, nogil=True)
+@jit
 def one_step_runs(
     first_run: int, last_run: int, world: Dynamics, rates: Rates, seeds: Streams, record: Record, rule: int
 ) -> None:
@@ -105,7 +105,7 @@ def one_step_runs(
             record.truncated[run, episode] = not ended
 
 
-@njit(cache=True, nogil=True)
+@jit
 def double_q_runs(
     first_run: int,
     last_run: int,

@@ -18,6 +18,7 @@ from onepolicy.tabular.control.linear import Trace
 from onepolicy.tabular.control.settings import ControlResult, Rates, Record, Settings, blank, fraction, rates_of
 from onepolicy.tabular.control.step import Floats, Ints, choose
 from onepolicy.tabular.control.traces import credit, forget, mark
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import Streams, spread, streams, uniform
 from onepolicy.tabular.worlds import mountain_car
 
@@ -45,12 +46,12 @@ class Tiles(NamedTuple):
     tiles: int
 
 
-@njit(cache=True)
+@jit
 def _car_begins(state: Floats, u: float) -> None:
     state[0], state[1] = mountain_car.start(u)
 
 
-@njit(cache=True)
+@jit
 def _car_moves(state: Floats, action: int) -> tuple[float, bool]:
     state[0], state[1], reward, ended = mountain_car.step(state[0], state[1], action)
     return reward, ended
@@ -70,7 +71,7 @@ def tiles_of(low: Floats, high: Floats, *, tiles: int, tilings: int) -> Tiles:
     return Tiles(bottom, top, shift, tiles)
 
 
-@njit(cache=True)
+@jit
 def active_tiles(coding: Tiles, state: Floats, out: Ints) -> None:
     """Writes the active tile of each tiling to `out` [tilings], numbered as `features.tile_indices` does."""
     dims = state.shape[0]
@@ -114,7 +115,7 @@ def sarsa_lambda_tiles(
     return ControlResult(record.q, row_ptr, *record[1:], time.perf_counter() - started, {})
 
 
-@njit(cache=True)
+@jit
 def _tile_values(weights: Floats, tiles: Ints, q: Floats) -> None:
     """Writes q(s, a) = sum of the active tiles' weights to q [A]."""
     for a in range(q.shape[0]):

@@ -7,16 +7,16 @@ entry below `FORGOTTEN` is dropped.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from onepolicy.tabular.control.step import Floats, Ints
+from onepolicy.tabular.jit import jit
 
 FORGOTTEN = 1e-9
 """Eligibility below which a weight is dropped: its next change would be under a billionth of an error."""
 
 
-@njit(cache=True)
+@jit
 def mark(trace: Floats, place: Ints, listed: Ints, count: int, weight: int, value: float, replacing: bool) -> int:
     """Makes a weight eligible, z += value, or z = value where replacing; the number of weights listed then.
 
@@ -31,7 +31,7 @@ def mark(trace: Floats, place: Ints, listed: Ints, count: int, weight: int, valu
     return count
 
 
-@njit(cache=True)
+@jit
 def credit(weights: Floats, trace: Floats, place: Ints, listed: Ints, count: int, change: float, decay: float) -> int:
     """w += change * z for the weights listed, then z *= decay; the number of weights still listed."""
     i = 0
@@ -49,14 +49,14 @@ def credit(weights: Floats, trace: Floats, place: Ints, listed: Ints, count: int
     return count
 
 
-@njit(cache=True)
+@jit
 def forget(place: Ints, listed: Ints, count: int) -> None:
     """Empties the list, at the end of an episode."""
     for i in range(count):
         place[listed[i]] = -1
 
 
-@njit(cache=True)
+@jit
 def inner(weights: Floats, column: NDArray[np.int32], value: Floats, first: int, last: int, offset: int) -> float:
     """sum_i w[offset + column_i] value_i over the stored features first .. last-1 of a state."""
     found = 0.0

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.storage import Bools, Csr, Floats, Ints, Policy, Rows
 
@@ -108,7 +108,7 @@ def merged_states(mdp: MDP, label: Ints, inner: Bools) -> Merged:
     return Merged(MDP(rows, terminal, np.bincount(place, weights=mdp.start, minlength=count).astype(np.float64)), place)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _join(rows: Rows, advantage: Floats, least: float, ends: Bools, policy: Policy, backwards: bool) -> bool:
     """One pass of `joined`; whether it found any."""
     found, states = False, len(ends)
@@ -128,7 +128,7 @@ def _join(rows: Rows, advantage: Floats, least: float, ends: Bools, policy: Poli
     return found
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _leave(rows: Rows, near: NDArray[np.bool_], inside: Bools, backwards: bool) -> bool:
     """One pass of `lingering`: states out of which every row of `near` may lead are out themselves."""
     found, states = False, len(inside)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit
 from numba.extending import overload
 
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.storage import Bools, Floats, Ints, Padded, Policy, Rows, Storage, Table
 
 U = np.uint64
@@ -128,13 +128,13 @@ def _backup(model: Any, s: Any, a: Any, v: Any) -> Callable[..., Any]:
     return of_function
 
 
-@njit(nogil=True, cache=True, inline="always")
+@jit(inline="always")
 def widened(low: float, high: float, change: float, counts: bool) -> tuple[float, float]:
     """The interval, widened to hold a change that counts."""
     return (min(low, change), max(high, change)) if counts else (low, high)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@jit(inline="always")
 def best_row(model: Storage, s: Index, v: Floats, discount: float) -> tuple[float, int]:
     """max_a r(s, a) + discount sum_s' p(s'|s, a) v(s') and its first best action; 0 and 0 where there is none."""
     best, choice, n = -np.inf, 0, num_actions(model, s)
@@ -146,7 +146,7 @@ def best_row(model: Storage, s: Index, v: Floats, discount: float) -> tuple[floa
     return (best, choice) if n > 0 else (0.0, 0)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def optimal_sweep(
     model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, policy: Policy
 ) -> tuple[float, float]:
@@ -159,7 +159,7 @@ def optimal_sweep(
     return low, high
 
 
-@njit(nogil=True, cache=True)
+@jit
 def policy_sweep(
     model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, policy: Policy
 ) -> tuple[float, float]:
@@ -176,7 +176,7 @@ def policy_sweep(
     return low, high
 
 
-@njit(nogil=True, cache=True)
+@jit
 def soft_sweep(
     model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, temperature: float
 ) -> tuple[float, float]:
@@ -198,7 +198,7 @@ def soft_sweep(
     return low, high
 
 
-@njit(nogil=True, cache=True)
+@jit
 def optimal_in_place(
     model: Storage, v: Floats, discount: float, first: int, last: int, step: int, policy: Policy
 ) -> float:
@@ -212,7 +212,7 @@ def optimal_in_place(
     return greatest
 
 
-@njit(nogil=True, cache=True)
+@jit
 def policy_in_place(
     model: Storage, v: Floats, discount: float, first: int, last: int, step: int, policy: Policy
 ) -> float:
@@ -228,7 +228,7 @@ def policy_in_place(
     return greatest
 
 
-@njit(nogil=True, cache=True)
+@jit
 def action_values(
     model: Storage, v: Floats, discount: float, first: int, last: int, out: Floats, row_ptr: Ints
 ) -> None:
@@ -239,7 +239,7 @@ def action_values(
             out[row_ptr[s] + a] = reward + discount * following
 
 
-@njit(nogil=True, cache=True)
+@jit
 def survey(model: Storage, terminal: Bools, first: int, last: int) -> tuple[float, float, int, float, int, int, float]:
     """What bounds and checks need to know of a model.
 
@@ -267,7 +267,7 @@ def survey(model: Storage, terminal: Bools, first: int, last: int) -> tuple[floa
     return low, high, width, largest, -1, -1, 0.0
 
 
-@njit(nogil=True, cache=True)
+@jit
 def count_rows(model: Storage, states: int, row_ptr: Ints) -> tuple[int, int]:
     """row_ptr [S + 1] filled; the number of transitions of positive probability, and the most of a row."""
     transitions, width = 0, 0
@@ -284,7 +284,7 @@ def count_rows(model: Storage, states: int, row_ptr: Ints) -> tuple[int, int]:
     return transitions, width
 
 
-@njit(nogil=True, cache=True)
+@jit
 def fill_rows(model: Storage, states: int, rows: Rows, transition_rewards: Floats, zeros: Floats) -> None:
     """The ragged storage of any model, its row_ptr as `count_rows` left it; zeros [S]."""
     k, i = 0, 0
@@ -300,7 +300,7 @@ def fill_rows(model: Storage, states: int, rows: Rows, transition_rewards: Float
             rows.ptr[k] = i
 
 
-@njit(nogil=True, cache=True)
+@jit
 def fill_padded(model: Rows, states: int, padded: Padded) -> None:
     """The rectangular storage of a ragged one; padding repeats a successor with probability 0."""
     for s in range(states):
@@ -314,14 +314,14 @@ def fill_padded(model: Rows, states: int, padded: Padded) -> None:
                 padded.probabilities[s, a, j] = p if j < n else 0.0
 
 
-@njit(nogil=True, cache=True)
+@jit
 def count_chosen(model: Storage, states: int, policy: Policy, ptr: Ints) -> None:
     """ptr [S + 1]: the number of transitions of the chosen rows, added up."""
     for s in range(states):
         ptr[s + 1] = ptr[s] + (num_outcomes(model, s, policy[s]) if num_actions(model, s) > 0 else 0)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def fill_chosen(
     model: Storage, states: int, policy: Policy, ptr: Ints, successors: Ints, probabilities: Floats
 ) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
-from numba import njit
 
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.planning.kernels import backup, num_actions
 from onepolicy.tabular.planning.sweeps import Sweeps
 from onepolicy.tabular.storage import Floats, Ints, Rows
@@ -44,7 +44,7 @@ class Prioritised:
         return int(backups), self.size == 0
 
 
-@njit(cache=True)
+@jit
 def _best(rows: Rows, v: Floats, discount: float, s: int) -> float:
     best = -np.inf
     for a in range(num_actions(rows, s)):
@@ -53,7 +53,7 @@ def _best(rows: Rows, v: Floats, discount: float, s: int) -> float:
     return best
 
 
-@njit(cache=True)
+@jit
 def _up(heap: Ints, place: Ints, waiting: Floats, i: int) -> None:
     """The heap put in order after the state at i has more waiting for it."""
     s = heap[i]
@@ -68,7 +68,7 @@ def _up(heap: Ints, place: Ints, waiting: Floats, i: int) -> None:
     place[s] = i
 
 
-@njit(cache=True)
+@jit
 def _pop(heap: Ints, place: Ints, waiting: Floats, size: int) -> int:
     """The first state taken off a heap of `size`."""
     top, s = heap[0], heap[size - 1]
@@ -91,7 +91,7 @@ def _pop(heap: Ints, place: Ints, waiting: Floats, size: int) -> int:
     return top
 
 
-@njit(cache=True)
+@jit
 def _drain(
     rows: Rows, v: Floats, discount: float, least: float, before: Ints, before_ptr: Ints, heap: Ints, place: Ints,
     waiting: Floats, size: int, fresh: bool, piece: int,

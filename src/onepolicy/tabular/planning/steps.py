@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy import sparse
 from scipy.sparse import linalg
 
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.planning.kernels import Index, U
 from onepolicy.tabular.planning.solution import Work
 from onepolicy.tabular.storage import Bools, Floats, Ints, Rows
@@ -67,13 +67,13 @@ def _direct(rows: Rows, terminal: Bools, near: Bools, w: Floats) -> Floats:
     return w
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _expected(rows: Rows, v: Floats, out: Floats) -> None:
     for k in range(len(out)):
         out[k] = row_mean(rows, U(k), v)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@jit(inline="always")
 def row_mean(rows: Rows, k: Index, v: Floats) -> float:
     """The expected v of what follows row k."""
     first, total = U(rows.ptr[k]), 0.0
@@ -83,7 +83,7 @@ def row_mean(rows: Rows, k: Index, v: Floats) -> float:
     return total
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _steps_sweep(rows: Rows, near: Bools, w: Floats, backwards: bool) -> float:
     """w in place; the greatest change."""
     greatest, states = 0.0, len(w)
@@ -100,7 +100,7 @@ def _steps_sweep(rows: Rows, near: Bools, w: Floats, backwards: bool) -> float:
     return greatest
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _longest_rows(rows: Rows, near: Bools, following: Floats, choice: Ints) -> None:
     """The row of `near` with the greatest number of steps to follow, for each state."""
     for s in range(len(choice)):

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from onepolicy.tabular.features import Features
+from onepolicy.tabular.jit import jit
 from onepolicy.tabular.simulate import Episodes
 
 Array = NDArray[np.float64]
@@ -49,13 +49,13 @@ class Trace(NamedTuple):
 
 def compiled(function: Any) -> Any:
     """The function as machine code that releases the interpreter's lock; kept on disk."""
-    return njit(cache=True, nogil=True)(function)
+    return jit(function)
 
 
 def helper(function: Any) -> Any:
     """A compiled function that allocates nothing, so that it may go without counting references to its arrays: counting
     those of a `Job` at every call takes five times as long as an update."""
-    return njit(cache=True, nogil=True, _nrt=False)(function)
+    return jit(function, _nrt=False)
 
 
 @helper

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from onepolicy.tabular.jit import jit
 
 POSITION = (-1.2, 0.5)
 """Left wall and goal."""
@@ -19,13 +20,13 @@ HIGH = np.array([POSITION[1], SPEED])
 """Bounds of (position, velocity), for tile coding."""
 
 
-@njit(cache=True)
+@jit
 def start(uniform: float) -> tuple[float, float]:
     """A first state (position, velocity 0), position uniform in [-0.6, -0.4); uniform: a draw from [0, 1)."""
     return -0.6 + 0.2 * uniform, 0.0
 
 
-@njit(cache=True)
+@jit
 def step(position: float, velocity: float, action: int) -> tuple[float, float, float, bool]:
     """One step: (position, velocity, reward -1, terminated at the goal).
 
