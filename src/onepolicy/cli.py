@@ -63,7 +63,7 @@ def _train(argv: list[str]) -> None:
 
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: onepolicy train ALGORITHM [--preset NAME] [--field value ...]\n")
-        print("\n".join(f"  {name:<10}  {found.about}" for name, found in ALGORITHMS.items()))
+        print("\n".join(f"  {name:<14}  {found.about}" for name, found in ALGORITHMS.items()))
         print("\nFields and presets: onepolicy train ALGORITHM --help")
         return
     algorithm, rest = argv[0], argv[1:]
@@ -146,7 +146,7 @@ def _list(argv: list[str]) -> None:
     print("Algorithms and their presets")
     for name, found in ALGORITHMS.items():
         own = [p for p in recipe(found.module).PRESETS if not found.fixed or p.startswith(f"{name}/")]
-        print(f"  {name:<10}  {found.about}\n{'':14}{', '.join(own)}")
+        print(f"  {name:<14}  {found.about}" + (f"\n{'':18}{', '.join(own)}" if own else ""))
     print("Task sets\n  " + ", ".join(TASKS))
     print("Finite worlds\n  " + ", ".join(WORLDS))
 

@@ -82,6 +82,16 @@ def test_train_without_an_algorithm_says_which_there_are(onepolicy_):
     assert all(f"  {name}" in out for name in ALGORITHMS)
 
 
+def test_a_finite_world_is_learnt_by_name(onepolicy_, tmp_path):
+    code, out, _ = onepolicy_(f"train q-learning --env cliff --runs 2 --threads 1 --out {tmp_path / 'run'}")
+    assert code == 0
+    assert out.startswith("q-learning on cliff: mean return ")
+    assert "best value at the start, exact │ -13" in out
+    code, _, error = onepolicy_("train q-learning --algo sarsa")
+    assert code == 2
+    assert "'q-learning' decides it" in error
+
+
 def test_train_trains_and_says_what_came_out(onepolicy_, tmp_path):
     line = "train ppo --steps 40 --num-envs 2 --n-steps 10 --batch-size 10 --epochs 1 --eval-episodes 3 --seed 4"
     code, out, _ = onepolicy_(f"{line} --out {tmp_path / 'run'}")

@@ -18,12 +18,26 @@ class Entry:
     fixed: tuple[tuple[str, str], ...] = ()
 
 
+def _tabular(algorithm: str, about: str) -> Entry:
+    return Entry("onepolicy.recipes.tabular", f"{about}, in a finite world", (("algo", algorithm),))
+
+
 ALGORITHMS: dict[str, Entry] = {
     "sft": Entry("onepolicy.recipes.sft", "supervised fine-tuning of a language model"),
     "grpo": Entry("onepolicy.recipes.grpo", "reinforcement learning of a language model with verifiable rewards"),
     "reinforce": Entry("onepolicy.recipes.control", "REINFORCE with a baseline, on control", (("algo", "reinforce"),)),
     "a2c": Entry("onepolicy.recipes.control", "advantage actor-critic, on control", (("algo", "a2c"),)),
     "ppo": Entry("onepolicy.recipes.control", "proximal policy optimisation, on control", (("algo", "ppo"),)),
+    "q-learning": _tabular("q-learning", "Q-learning"),
+    "sarsa": _tabular("sarsa", "SARSA"),
+    "expected-sarsa": _tabular("expected-sarsa", "expected SARSA"),
+    "double-q": _tabular("double-q", "double Q-learning"),
+    "n-step-sarsa": _tabular("n-step-sarsa", "n-step SARSA"),
+    "sarsa-lambda": _tabular("sarsa-lambda", "SARSA(lambda)"),
+    "mc-control": _tabular("mc-control", "Monte Carlo control"),
+    "dyna-q": _tabular("dyna-q", "Q-learning with a learnt model"),
+    "r-max": _tabular("r-max", "optimism about what is unknown"),
+    "actor-critic": _tabular("actor-critic", "one-step actor-critic"),
 }
 
 
