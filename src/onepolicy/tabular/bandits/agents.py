@@ -283,7 +283,7 @@ class LinThompson:
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}; it must lie in [{low:g}, {high:g}].")
+        raise ConfigError(f"{name} is {value}; it must lie in [{low:g}, {high:g}]. Set {low:g} <= {name} <= {high:g}.")
 
 
 def _finite(name: str, value: float) -> None:

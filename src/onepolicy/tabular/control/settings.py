@@ -66,7 +66,9 @@ class Settings:
             )
         wrong = ~((epsilon >= 0.0) & (epsilon <= 1.0))
         if np.any(wrong):
-            raise ConfigError(f"epsilon is {epsilon[wrong].flat[0]}; a share of random actions is in [0, 1].")
+            raise ConfigError(
+                f"epsilon is {epsilon[wrong].flat[0]}; a share of random actions is in [0, 1]. Set 0 <= epsilon <= 1."
+            )
 
     def epsilons(self) -> Floats:
         """The share of random actions in each episode, [episodes]."""

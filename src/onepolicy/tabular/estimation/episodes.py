@@ -47,7 +47,7 @@ class LoggedEpisodes:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.discount <= 1.0:
-            raise ConfigError(f"discount is {self.discount}; it must lie in [0, 1].")
+            raise ConfigError(f"discount is {self.discount}; it must lie in [0, 1]. Set 0 <= discount <= 1.")
         reward = np.asarray(self.reward, dtype=np.float64)
         if reward.ndim != 2 or reward.size == 0:
             raise DataError(f"reward has shape {reward.shape}; give [N, T], at least one episode of one step.")

@@ -9,7 +9,7 @@ from scipy.special import comb, gammaln, pdtrc
 
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.storage import Floats, Ints
-from onepolicy.tabular.worlds.tables import at_least, chance, from_outcomes
+from onepolicy.tabular.worlds.tables import at_least, chance, from_outcomes, require_room
 
 PRIORITIES = (1.0, 2.0, 4.0, 8.0)
 """Rewards of the customers of `access_control`."""
@@ -33,7 +33,7 @@ def jacks_car_rental(
     Source: Sutton and Barto 2018, example 4.2 (discount 0.9).
     """
     side = at_least("cars", cars, 1) + 1
-    at_least("most_moved", most_moved, 0)
+    require_room(side**2, side**4 * min(2 * at_least("most_moved", most_moved, 0) + 1, side))
     here, there = np.divmod(np.arange(side * side), side)
     least, most = -np.minimum(there, most_moved), np.minimum(here, most_moved)
     actions = most - least + 1
@@ -87,6 +87,7 @@ def access_control(*, servers: int = 10, freed: float = 0.06) -> MDP:
     average reward. Start: all servers free. Source: Sutton and Barto 2018, example 10.2.
     """
     total = at_least("servers", servers, 1)
+    require_room(4 * (total + 1), 32 * (total + 1) ** 2)
     counts, p = np.arange(total + 1), chance("freed", freed)
     busy, more = total - counts[:, None], counts - counts[:, None]
     frees = comb(busy, more) * p ** np.maximum(more, 0) * (1.0 - p) ** np.maximum(busy - more, 0)
@@ -118,6 +119,7 @@ def forest(*, states: int = 3, wait_reward: float = 4.0, cut_reward: float = 2.0
     Source: pymdptoolbox `mdptoolbox.example.forest`.
     """
     last = at_least("states", states, 2) - 1
+    require_room(states, 4 * states)
     age = np.arange(last + 1)
     to = np.zeros((last + 1, 2, 2), dtype=np.int64)
     to[:, 0, 0] = np.minimum(age + 1, last)

@@ -11,7 +11,7 @@ import numpy as np
 from onepolicy.errors import ConfigError, nearest
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.storage import Floats
-from onepolicy.tabular.worlds.tables import at, at_least, chance, from_outcomes
+from onepolicy.tabular.worlds.tables import at, at_least, chance, from_outcomes, require_room
 
 CARDS = np.array([1.0] * 9 + [4.0]) / 13
 """Probability of the cards 1 (ace) to 10."""
@@ -85,7 +85,8 @@ def gambler(*, heads: float = 0.4, goal: int = 100) -> MDP:
     actions. Many stakes are optimal: compare values, not stakes. Start: uniform over 1 .. goal - 1. Undiscounted.
     Source: Sutton and Barto 2018, example 4.3.
     """
-    capital = np.arange(1, at_least("goal", goal, 2))
+    require_room(goal + 1, at_least("goal", goal, 2) ** 2 // 2)
+    capital = np.arange(1, goal)
     stakes = np.minimum(capital, goal - capital)
     state = np.repeat(capital, stakes)
     action = np.arange(stakes.sum()) - np.repeat(np.cumsum(stakes) - stakes, stakes)

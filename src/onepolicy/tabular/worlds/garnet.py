@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onepolicy.errors import ConfigError
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.storage import Ints
-from onepolicy.tabular.worlds.tables import at, at_least, large
+from onepolicy.tabular.worlds.tables import at, at_least, large, require_room
 
 
 def garnet(states: int = 100, *, actions: int = 4, branching: int = 5, seed: int = 0) -> MDP:
@@ -51,7 +51,15 @@ def _rows(states: int, actions: int, branching: int, most: int) -> int:
     at_least("actions", actions, 1)
     if at_least("branching", branching, 1) > most:
         raise ConfigError(f"branching is {branching}; there are {most} states to lead to. Give branching <= {most}.")
-    return states * actions
+    rows = states * actions
+    drawn = rows * most if _dense(most, branching) else rows * branching
+    require_room(states, rows * branching, 8 + 12 * drawn // (rows * branching))
+    return rows
+
+
+def _dense(of: int, size: int) -> bool:
+    """Whether subsets are so large that most draws with repetition would repeat a member."""
+    return size * size > 4 * of
 
 
 def _subsets(rng: np.random.Generator, rows: int, of: int, size: int) -> NDArray[np.int32]:
@@ -59,7 +67,7 @@ def _subsets(rng: np.random.Generator, rows: int, of: int, size: int) -> NDArray
 
     Sparse ones: draws with repetition, those rows again that repeat a member. Dense ones: the first of a shuffle.
     """
-    if size * size > 4 * of:
+    if _dense(of, size):
         shuffled: Ints = rng.random((rows, of), dtype=np.float32).argpartition(size - 1, axis=1)
         return np.sort(shuffled[:, :size].astype(np.int32), axis=1)
     drawn = np.sort(rng.integers(of, size=(rows, size), dtype=np.int32), axis=1)

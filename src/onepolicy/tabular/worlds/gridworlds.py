@@ -23,6 +23,7 @@ from onepolicy.tabular.worlds.tables import (
     from_outcomes,
     large,
     reach,
+    require_room,
     sideways,
 )  # fmt: skip
 
@@ -112,8 +113,9 @@ def open_grid(*, rows: int = 10, cols: int = 10, slip: float = 0.2, reward: floa
     """
     cells = at_least("rows", rows, 1) * at_least("cols", cols, 1)
     at_least("rows * cols", cells, 2)
-    ahead = reach(rows, cols, list(COMPASS.values())).astype(np.int32)
     noisy = chance("slip", slip) > 0
+    require_room(cells, 12 * cells if noisy else 4 * cells, 72 if noisy else 32)
+    ahead = reach(rows, cols, list(COMPASS.values())).astype(np.int32)
     to = sideways(ahead) if noisy else ahead[..., None]
     split = np.array([1.0 - slip, slip / 2, slip / 2] if noisy else [1.0])
     expected = np.full(ahead.shape, float(reward))

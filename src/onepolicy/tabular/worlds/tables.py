@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from onepolicy.errors import ConfigError
 from onepolicy.tabular.coo import start_distribution
 from onepolicy.tabular.mdp import MDP
-from onepolicy.tabular.storage import Bools, Floats, Ints, Rows, Table
+from onepolicy.tabular.storage import Bools, Floats, Ints, Rows, Table, available_memory
 
 Integer = TypeVar("Integer", bound=np.signedinteger[Any])
 
@@ -18,6 +18,8 @@ UP, RIGHT, DOWN, LEFT = (-1, 0), (0, 1), (1, 0), (0, -1)
 """(rows, columns) of a move; row 0 is the top."""
 COMPASS = {"up": UP, "right": RIGHT, "down": DOWN, "left": LEFT}
 """The four moves in the order of gymnasium's CliffWalking, clockwise: what is beside action a is a - 1 and a + 1."""
+OUTCOME_BYTES = 160
+"""Memory that making a world by `from_outcomes` or `MDP.from_coo` takes at its peak, in bytes a transition."""
 
 
 def from_outcomes(
@@ -122,3 +124,17 @@ def at_least(name: str, value: int, least: int) -> int:
     if value < least:
         raise ConfigError(f"{name} is {value}; this world needs at least {least}. Give {name} >= {least}.")
     return value
+
+
+def require_room(states: int, transitions: int, each: int = OUTCOME_BYTES) -> None:
+    """Nothing, if a world of this size can be made. each: bytes a transition, at the peak.
+
+    Raises: ConfigError for more memory than there is, or states that no int32 counts; before anything is allocated.
+    """
+    needed, there = each * transitions, available_memory()
+    if needed > there or states >= 2**31:
+        raise ConfigError(
+            f"A world of {states:,} states and {transitions:,} transitions takes {needed / 2**30:.2f} GiB to make, and "
+            f"there are {there / 2**30:.2f} GiB; states are counted up to 2^31. Make it smaller, or give the model as "
+            "a compiled function (build.from_function)."
+        )

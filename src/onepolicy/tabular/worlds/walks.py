@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from onepolicy.tabular.mdp import MDP
-from onepolicy.tabular.worlds.tables import at, at_least, from_outcomes
+from onepolicy.tabular.worlds.tables import at, at_least, from_outcomes, require_room
 
 ALIASED_OBSERVATIONS = (1, 2, 3, 2, 4, 0, 0)
 """What is seen in each state of `aliased_corridor`: the two s2 look alike; 0 is the end."""
@@ -21,7 +21,8 @@ def random_walk(*, states: int = 5, neighbours: int = 1, left: float = 0.0, righ
     (1000 states, 100 neighbours, -1 and 1; there the start is state 500, as here).
     """
     last = at_least("states", states, 1) + 1
-    reach = np.arange(1, at_least("neighbours", neighbours, 1) + 1)
+    require_room(last + 1, 2 * at_least("neighbours", neighbours, 1) * (last + 1))
+    reach = np.arange(1, neighbours + 1)
     to = np.clip(np.arange(last + 1)[:, None] + np.concatenate([-reach[::-1], reach]), 0, last)
     reward = np.zeros(last + 1)
     reward[[0, last]] = left, right
