@@ -20,7 +20,8 @@ from onepolicy.envs.vector import make
 from onepolicy.errors import TrainingError
 from onepolicy.evaluation.returns import over_seeds
 from onepolicy.recipes import control
-from onepolicy.recipes.control import Config, last_metrics
+from onepolicy.recipes.control import last_metrics
+from onepolicy.recipes.control_config import Config
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json
 from onepolicy.run.journal import read_lines
 from onepolicy.run.process import read_status
