@@ -28,6 +28,9 @@ ALGORITHMS: dict[str, Entry] = {
     "reinforce": Entry("onepolicy.recipes.control", "REINFORCE with a baseline, on control", (("algo", "reinforce"),)),
     "a2c": Entry("onepolicy.recipes.control", "advantage actor-critic, on control", (("algo", "a2c"),)),
     "ppo": Entry("onepolicy.recipes.control", "proximal policy optimisation, on control", (("algo", "ppo"),)),
+    "dqn": Entry(
+        "onepolicy.recipes.off_policy", "Q-learning with a network and a memory, on control", (("algo", "dqn"),)
+    ),
     "q-learning": _tabular("q-learning", "Q-learning"),
     "sarsa": _tabular("sarsa", "SARSA"),
     "expected-sarsa": _tabular("expected-sarsa", "expected SARSA"),

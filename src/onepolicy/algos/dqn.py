@@ -1,0 +1,152 @@
+"""DQN: Q-learning with a network, a memory of transitions and a target that lags behind; double by default.
+
+`fit` is the algorithm. In: what Q moves to, the loss, the loop, for S learners at once. Not in: memory, networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from onepolicy.acting.explore import Explorer, epsilon_greedy
+from onepolicy.core.check import fraction
+from onepolicy.data.replay import Floats, Transitions
+from onepolicy.errors import ConfigError
+from onepolicy.learning.optim import OptimConfig
+from onepolicy.learning.stacked import StackedOptimizer
+from onepolicy.nn.stacked import StackedQ, follow, target_of
+
+
+@dataclass(frozen=True)
+class Config:
+    """What DQN decides. Everything that counts, counts environment steps of one learner, over all its worlds.
+
+    double: the online network chooses the next action, the target says what it is worth; else the target does both.
+    learning_starts: steps before the first update, with random actions. train_every: steps between updates.
+    gradient_steps: updates each time. target_every, tau: the target moves by tau every so many steps; tau 1 is a copy.
+    epsilon falls linearly from 1 to epsilon_end within epsilon_steps.
+    """
+
+    batch_size: int = 32
+    double: bool = True
+    learning_starts: int = 100
+    train_every: int = 4
+    gradient_steps: int = 1
+    target_every: int = 10_000
+    tau: float = 1.0
+    epsilon_end: float = 0.05
+    epsilon_steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "train_every", "gradient_steps", "target_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it is at least 1. Set {name} >= 1.")
+        fraction("epsilon_end", self.epsilon_end)
+        if not 0.0 < self.tau <= 1.0:
+            raise ConfigError(f"tau is {self.tau}; it is a share, in (0, 1].")
+
+    def epsilon(self, steps: int) -> float:
+        """The share of random actions after `steps` steps.
+
+        >>> [Config(epsilon_steps=100).epsilon(steps) for steps in (0, 50, 200)]
+        [1.0, 0.525, 0.05]
+        """
+        done = min(1.0, steps / max(self.epsilon_steps, 1))
+        return 1.0 + (self.epsilon_end - 1.0) * done
+
+
+def q_target(q_online: Tensor, q_target: Tensor, reward: Tensor, discount: Tensor, *, double: bool) -> Tensor:
+    """r + discount Q_target(s', argmax_a Q(s', a)), with Q the online network where double, else the target itself.
+
+    q_online, q_target [..., A]: at s'. reward, discount [...]. Source: Mnih et al. 2015; van Hasselt et al. 2016.
+
+    >>> import torch
+    >>> q_target(torch.tensor([1.0, 2.0]), torch.tensor([5.0, 3.0]), torch.tensor(1.0), torch.tensor(0.5), double=True)
+    tensor(2.5000)
+    """
+    best = (q_online if double else q_target).argmax(dim=-1, keepdim=True)
+    return reward + discount * q_target.gather(-1, best).squeeze(-1)
+
+
+@final
+class Learner:
+    """Q of S learners, its target and its optimizer: what acts and what learns. A checkpoint part.
+
+    seeds: one a learner, of its first weights. The optimizer's max_grad_norm is each learner's own.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        obs_dim: int,
+        actions: int,
+        hidden: Sequence[int],
+        config: Config,
+        optim: OptimConfig,
+    ) -> None:
+        self.config, self.obs_dim = config, obs_dim
+        self.q = StackedQ(seeds, obs_dim, actions, hidden)
+        self.target = target_of(self.q)
+        self.optimizer = StackedOptimizer(self.q.parameters(), tuple(seeds), optim)
+        self.view = self.q.numpy_view()
+
+    def explore(self, steps: int) -> Callable[[Floats, Sequence[np.random.Generator]], NDArray[np.int64]]:
+        """Epsilon-greedy after `steps` steps."""
+        epsilon = self.config.epsilon(steps)
+        return lambda obs, rngs: epsilon_greedy(self.view(obs), epsilon, rngs)
+
+    def greedy(self, obs: Floats) -> NDArray[np.int64]:
+        """The best actions [S, N] for observations [S, N, D]."""
+        return self.view(obs).argmax(axis=-1)
+
+    def update(self, batch: Transitions) -> dict[str, Tensor]:
+        """One step on a batch: mean Huber loss of the TD error, bound 1. Metrics [S]."""
+        with torch.no_grad():
+            ahead = self.target(batch.next_obs)
+            online = self.q(batch.next_obs) if self.config.double else ahead
+            goal = q_target(online, ahead, batch.reward, batch.discount, double=self.config.double)
+        q = self.q(batch.obs).gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+        loss = nn.functional.smooth_l1_loss(q, goal, reduction="none").mean(dim=-1)
+        return {"learner/loss": self.optimizer.step(loss), "value/q": q.detach().mean(dim=-1)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks and optimizer."""
+        return {name: getattr(self, name).state_dict() for name in ("q", "target", "optimizer")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of state_dict."""
+        for name, saved in state.items():
+            getattr(self, name).load_state_dict(saved)
+
+
+def fit(
+    learner: Learner,
+    explorer: Explorer,
+    config: Config,
+    *,
+    steps: int,
+    after_step: Callable[[int, dict[str, Tensor]], bool],
+) -> None:
+    """Play and learn until every learner has played `steps` steps, or after_step(steps, metrics [S]) is True."""
+    metrics: dict[str, Tensor] = {}
+    while explorer.steps < steps:
+        before = explorer.steps
+        explorer.step(learner.explore(before))
+        if explorer.steps >= config.learning_starts and passed(before, explorer.steps, config.train_every):
+            for _ in range(config.gradient_steps):
+                metrics = learner.update(explorer.replay.sample(config.batch_size))
+        if passed(before, explorer.steps, config.target_every):
+            follow(learner.target, learner.q, config.tau)
+        if after_step(explorer.steps, metrics):
+            break
+
+
+def passed(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]."""
+    return now // every > before // every

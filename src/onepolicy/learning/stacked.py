@@ -1,0 +1,66 @@
+"""One optimizer for S learners side by side, none of which feels another: clipping and failures are each one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from onepolicy.errors import TrainingError
+from onepolicy.learning.optim import OptimConfig, lr_at, make_optimizer
+
+
+@final
+class StackedOptimizer:
+    """Steps on parameters whose first axis is S learners (times networks of each), by losses [S].
+
+    seeds: their names in errors. The sum of the losses is what is differentiated: parameters of one learner get the
+    gradient of its own loss alone, and Adam works element by element. max_grad_norm bounds each learner's own norm.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], seeds: tuple[int, ...], config: OptimConfig) -> None:
+        self.parameters, self.seeds, self.config = list(parameters), seeds, config
+        self.optimizer = make_optimizer(self.parameters, config)
+        self.steps = 0
+
+    def step(self, loss: Tensor) -> Tensor:
+        """One step down `loss` [S]; the losses, without gradient.
+
+        Raises: TrainingError for a loss that is not finite, naming the seed; no parameter has changed then.
+        """
+        found = loss.detach()
+        if not bool(torch.isfinite(found).all()):
+            bad = int((~torch.isfinite(found)).nonzero()[0])
+            raise TrainingError(
+                f"the loss of seed {self.seeds[bad]} is {found[bad].item()} at optimizer step {self.steps}; lower lr, "
+                "set max_grad_norm, or look for large rewards."
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr_at(self.config, self.steps)
+        gradients = torch.autograd.grad(loss.sum(), self.parameters)
+        if self.config.max_grad_norm > 0:
+            _clip(gradients, len(self.seeds), self.config.max_grad_norm)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self.steps += 1
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the parameters."""
+        return {"optimizer": self.optimizer.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of state_dict."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
+
+
+def _clip(gradients: tuple[Tensor, ...], learners: int, most: float) -> None:
+    """Scales each learner's gradients, the first axis of each, to a 2-norm of at most `most`, in place."""
+    squares = torch.stack([g.reshape(learners, -1).square().sum(1) for g in gradients]).sum(0)
+    scale = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.view(learners, -1).mul_(scale.unsqueeze(1))

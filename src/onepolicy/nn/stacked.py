@@ -1,0 +1,138 @@
+"""S learners' networks as one: every weight has the learners as its first axis, every layer is one batched product.
+
+In: the stack and its numpy view, for acting; critics and values on top of it; targets that follow. Not in: losses.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onepolicy.errors import ConfigError
+from onepolicy.nn.mlp import Array
+from onepolicy.run.seeding import derive_seed
+
+Activation = Literal["relu", "tanh"]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Stacked(nn.Module):
+    """`each` networks for each of S learners, none of which shares anything: G = S * each, the learners outermost.
+
+    sizes: numbers in, hidden widths, numbers out. Layer k has weight{k} [G, in, out] and bias{k} [G, 1, out], uniform
+    within 1 / sqrt(in) as torch's own linear layers begin; learner s draws its own from seeds[s], whoever learns beside
+    it. forward: [G, B, in] -> [G, B, out], no activation after the last layer.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], sizes: Sequence[int], *, each: int = 1, activation: Activation = "relu", name: str
+    ) -> None:
+        super().__init__()
+        if len(sizes) < 2 or min(sizes) < 1 or not seeds or each < 1:
+            raise ConfigError(
+                f"sizes is {tuple(sizes)} for {len(seeds)} learners; a network has an input and an output."
+            )
+        self.learners, self.each, self.activation = len(seeds), each, activation
+        self.layers = [(f"weight{k}", f"bias{k}") for k in range(len(sizes) - 1)]
+        rngs = [torch.Generator().manual_seed(derive_seed(seed, name)) for seed in seeds]
+        for (weight, bias), (before, after) in zip(self.layers, pairwise(sizes), strict=True):
+            bound = 1.0 / math.sqrt(before)
+            for parameter, rows in ((weight, before), (bias, 1)):
+                values = [torch.empty(each, rows, after).uniform_(-bound, bound, generator=rng) for rng in rngs]
+                self.register_parameter(parameter, nn.Parameter(torch.cat(values)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parameters = cast("dict[str, Tensor]", self._parameters)  # a lookup costs a twentieth of a module's attribute
+        last = self.layers[-1][0]
+        for weight, bias in self.layers:
+            x = torch.baddbmm(parameters[bias], x, parameters[weight])
+            if weight != last:
+                x = torch.relu(x) if self.activation == "relu" else torch.tanh(x)
+        return x
+
+    def alone(self, learner: int) -> Stacked:
+        """A copy of one learner's networks."""
+        found = copy.deepcopy(self)
+        mine = slice(learner * self.each, (learner + 1) * self.each)
+        for name, parameter in self.named_parameters():
+            found.register_parameter(name, nn.Parameter(parameter.detach()[mine].clone()))
+        found.learners = 1
+        return found
+
+    def numpy_view(self) -> Callable[[Array], Array]:
+        """The networks in numpy, [G, N, in] -> [G, N, out]. It shares their memory: what is learnt, it does at once."""
+        layers = [
+            tuple(cast(Tensor, self._parameters[name]).detach().cpu().numpy() for name in pair) for pair in self.layers
+        ]
+        relu = self.activation == "relu"
+
+        def forward(x: Array) -> Array:
+            for place, (weight, bias) in enumerate(layers):
+                x = np.matmul(x, weight)
+                x += bias
+                if place < len(layers) - 1:
+                    x = np.maximum(x, 0, out=x) if relu else np.tanh(x, out=x)
+            return x
+
+        return forward
+
+
+class StackedQ(nn.Module):
+    """Q(s, .) of S learners: forward maps obs [S, B, D] to [S, B, A]."""
+
+    def __init__(self, seeds: Sequence[int], obs_dim: int, actions: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.body = Stacked(seeds, (obs_dim, *hidden, actions), name="q")
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return cast(Tensor, self.body(obs))
+
+    def numpy_view(self) -> Callable[[Array], Array]:
+        """Q in numpy, [S, N, D] -> [S, N, A], of the networks as they learn."""
+        return self.body.numpy_view()
+
+
+class StackedCritic(nn.Module):
+    """`count` critics Q_k(s, a) of each of S learners; forward: obs [S, B, D], action [S, B, A] -> [S, count, B]."""
+
+    def __init__(
+        self, seeds: Sequence[int], obs_dim: int, action_dim: int, hidden: Sequence[int], *, count: int = 2
+    ) -> None:
+        super().__init__()
+        self.count = count
+        self.body = Stacked(seeds, (obs_dim + action_dim, *hidden, 1), each=count, name="critic")
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        x = torch.cat([obs, action], dim=-1)
+        learners, rows, width = x.shape
+        x = x.unsqueeze(1).expand(learners, self.count, rows, width).reshape(-1, rows, width)
+        return cast(Tensor, self.body(x)).view(learners, self.count, rows)
+
+
+def target_of(network: Network) -> Network:
+    """A copy that learns nothing by itself; see `follow`."""
+    target = copy.deepcopy(network)
+    for parameter in target.parameters():
+        parameter.requires_grad_(False)
+    return target
+
+
+@torch.no_grad()
+def follow(target: nn.Module, network: nn.Module, tau: float) -> None:
+    """target += tau (network - target); with tau 1 a copy. Source: Lillicrap et al. 2015, section 3."""
+    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), tau)
+
+
+def alone(network: Network, learner: int) -> Network:
+    """A copy of one learner's part of a network made of stacks."""
+    found = copy.deepcopy(network)
+    for name, part in network.named_children():
+        found.add_module(name, part.alone(learner) if isinstance(part, Stacked) else alone(part, learner))
+    return found
