@@ -1,7 +1,7 @@
 """Worlds stepped N at a time: what they promise, what their actions are, and how to get one by name.
 
-In: the seam every control algorithm acts through, the kinds of action, `make`. Not in: any world. Numpy-batched ones
-are in classic.py, everything gymnasium knows comes through gym.py.
+In: the seam every control algorithm acts through, the kinds of action, `make`. Not in: any world. Batched ones are in
+classic.py, everything gymnasium knows comes through gym.py.
 """
 
 from __future__ import annotations
@@ -70,15 +70,16 @@ class ControlEnv(VectorEnv, Protocol):
 def make(env_id: str, num_envs: int, seed: int) -> ControlEnv:
     """`num_envs` copies of the world `env_id`, just reset; copy i has the seed `seed + i`.
 
-    env_id: one of ours (numpy-batched, about ten times faster), else whatever gymnasium has registered.
+    env_id: one of ours (batched, many times faster: benchmarks/worlds.py), else whatever gymnasium has registered.
     Raises: ConfigError for an unknown id (offering the nearest), a missing extra package, a space we cannot act in,
     or fewer than one copy.
     """
     if num_envs < 1:
         raise ConfigError(f"num_envs is {num_envs}; a world needs at least 1 copy. Set num_envs >= 1.")
-    from onepolicy.envs.classic import CartPole
+    from onepolicy.envs.batched import Batched
+    from onepolicy.envs.classic import DYNAMICS
     from onepolicy.envs.gym import GymEnv
 
-    if env_id == CartPole.env_id:
-        return CartPole(num_envs, seed)
+    if env_id in DYNAMICS:
+        return Batched(DYNAMICS[env_id], num_envs, seed)
     return GymEnv(env_id, num_envs, seed)
