@@ -1,4 +1,4 @@
-"""One-step control in any gymnasium world with discrete spaces, step by step in Python.
+"""Control in any gymnasium world, step by step in Python: tables for discrete observations, tile coding for vectors.
 
 The update functions are those of the compiled loops, which play a world whose model is known some hundred times faster.
 """
@@ -11,13 +11,19 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import ArrayLike
 
 from onepolicy.errors import ConfigError, nearest
-from onepolicy.tabular.control.settings import ControlResult, Settings, blank
+from onepolicy.tabular.control.linear import Trace
+from onepolicy.tabular.control.settings import ControlResult, Record, Settings, blank, fraction
 from onepolicy.tabular.control.step import EXPECTED_SARSA, Q_LEARNING, SARSA, bootstrap, choose, update
+from onepolicy.tabular.control.tiles import Tiles, active_tiles, blank_tiles, tile_values, tiles_of
+from onepolicy.tabular.control.traces import credit, forget, mark
 from onepolicy.tabular.simulate import streams, uniform
 
 RULES = {"sarsa": SARSA, "q-learning": Q_LEARNING, "expected-sarsa": EXPECTED_SARSA}
+Played = tuple[float, int, bool]
+"""An episode's return, steps, and whether it was truncated."""
 
 
 def learn_gym(env: Any, settings: Settings, *, rule: str) -> ControlResult:
@@ -32,22 +38,117 @@ def learn_gym(env: Any, settings: Settings, *, rule: str) -> ControlResult:
     if np.any(np.asarray(settings.reward_std) != 0.0):
         raise ConfigError("reward_std belongs to finite models; this world has its own rewards. Leave it at 0.")
     states, index = state_index(env.observation_space)
+    actions = _actions(env)
+    record = blank(settings, states * actions)
+
+    def play(obs: Any, run: int, epsilon: float, stream: Any) -> Played:
+        q, visits = record.q[run], record.visits[run]
+        return _episode(env, index(obs), index, actions, settings, RULES[rule], epsilon, stream, q, visits)
+
+    return _played(env, settings, record, actions, play)
+
+
+def sarsa_lambda_gym(
+    env: Any,
+    settings: Settings,
+    *,
+    lam: float,
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+    tiles: int = 8,
+    tilings: int = 8,
+    trace: Trace = "replacing",
+) -> ControlResult:
+    """Semi-gradient SARSA(lambda) on tile coding in a gymnasium world whose observations are vectors [k].
+
+    Settings, weights and equation as in `tiles.sarsa_lambda_tiles`; time limits and seeds as in `learn_gym`. low, high
+    [k]: the box that the tiles divide, default that of the observations; what is outside counts as at its edge.
+    Raises: ConfigError for other spaces, observations without bounds where none are given, and bad settings.
+    """
+    fraction("lam", lam)
+    space, actions = env.observation_space, _actions(env)
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        raise ConfigError(f"observations are {space}; tiles need a Box of one dimension. Use learn_gym for numbers.")
+    box = [np.broadcast_to(np.asarray(x, dtype=np.float64), space.shape) for x in (
+        space.low if low is None else low, space.high if high is None else high
+    )]  # fmt: skip
+    endless = np.flatnonzero(~(np.abs(box) < 1e30).all(axis=0))
+    if endless.size:
+        k = endless[0]
+        raise ConfigError(f"observation {k} is from {box[0][k]:g} to {box[1][k]:g}; tiles need bounds. Give low, high.")
+    coding = tiles_of(box[0], box[1], tiles=tiles, tilings=tilings)
+    record = blank_tiles(coding, settings, actions)
+    size = record.q.shape[1]
+    traces = np.zeros(size), np.full(size, -1), np.zeros(size, dtype=np.int64)
+
+    def play(obs: Any, run: int, epsilon: float, stream: Any) -> Played:
+        weights = record.q[run], record.visits[run]
+        how = settings, epsilon, settings.gamma * lam, trace == "replacing"
+        return _tiled_episode(env, obs, coding, how, stream, weights, traces)
+
+    return _played(env, settings, record, actions, play)
+
+
+def _actions(env: Any) -> int:
     if not isinstance(env.action_space, spaces.Discrete):
         raise ConfigError(f"actions are {env.action_space}; a table needs a Discrete space.")
-    actions = int(env.action_space.n)
-    record, epsilons = blank(settings, states * actions), settings.epsilons()
-    started = time.perf_counter()
+    return int(env.action_space.n)
+
+
+def _played(
+    env: Any, settings: Settings, record: Record, actions: int, play: Callable[[Any, int, float, Any], Played]
+) -> ControlResult:
+    """All runs, each by `play`(first observation, run, epsilon, stream), an episode."""
+    epsilons, started = settings.epsilons(), time.perf_counter()
     for run, stream in enumerate(streams(settings.seed, settings.runs)):
         obs, _ = env.reset(seed=settings.seed + run)
         for episode, epsilon in enumerate(epsilons):
             if episode > 0:
                 obs, _ = env.reset()
             uniform(stream)  # the compiled loops' draw of a start
-            played = _episode(env, index(obs), index, actions, settings, RULES[rule], epsilon, stream, record.q[run],
-                              record.visits[run])  # fmt: skip
+            played = play(obs, run, epsilon, stream)
             record.returns[run, episode], record.lengths[run, episode], record.truncated[run, episode] = played
-    row_ptr = np.arange(0, states * actions + 1, actions)
+    row_ptr = np.arange(0, record.q.shape[1] + 1, actions)
     return ControlResult(record.q, row_ptr, *record[1:], time.perf_counter() - started, {})
+
+
+def _tiled_episode(
+    env: Any,
+    obs: Any,
+    coding: Tiles,
+    how: tuple[Settings, float, float, bool],
+    stream: Any,
+    weights: tuple[Any, Any],
+    traces: tuple[Any, Any, Any],
+) -> Played:
+    """One episode of SARSA(lambda), as `tiles.tile_runs` plays it: (return, steps, truncated)."""
+    settings, epsilon, decay, replacing = how
+    (w, visits), (trace, place, listed) = weights, traces
+    actions, offset = int(env.action_space.n), int(env.action_space.start)
+    q, here = np.zeros(actions), np.zeros(len(coding.shift), dtype=np.int64)
+
+    def look(seen: Any) -> int:
+        active_tiles(coding, np.clip(np.asarray(seen, dtype=np.float64), coding.low, coding.high), here)
+        tile_values(w, here, q)
+        return int(choose(q, 0, actions, epsilon, uniform(stream)))
+
+    action = look(obs)
+    total, length, count, ended, cut = 0.0, 0, 0, False, False
+    while not (ended or cut):
+        for tile in here:
+            count = mark(trace, place, listed, count, tile * actions + action, 1.0, replacing)
+            visits[tile * actions + action] += 1
+        before = q[action]
+        obs, reward, ended, cut, _ = env.step(action + offset)
+        total, length, error = total + float(reward), length + 1, float(reward) - before
+        cut = cut or length >= settings.max_steps
+        if not ended:
+            action = look(obs)
+            error += settings.gamma * q[action]
+        count = credit(w, trace, place, listed, count, settings.alpha * error, decay)
+        tile_values(w, here, q)
+    forget(place, listed, count)
+    return total, length, not ended
 
 
 def _episode(
@@ -61,7 +162,7 @@ def _episode(
     stream: Any,
     q: Any,
     visits: Any,
-) -> tuple[float, int, bool]:
+) -> Played:
     """One episode from state s, learnt from as it goes: (return, steps, truncated)."""
     alpha, power, offset = settings.alpha, settings.alpha_power, int(env.action_space.start)
     row = choose(q, s * actions, (s + 1) * actions, epsilon, uniform(stream))

@@ -97,12 +97,8 @@ def sarsa_lambda_tiles(
     Source: Sutton and Barto 2018, sections 10.1 (lam 0) and 12.7, binary features with replacing traces.
     """
     fraction("lam", lam)
-    if settings.alpha_power != 0.0 or np.any(np.asarray(settings.reward_std) != 0.0):
-        raise ConfigError("alpha_power and reward_std belong to finite models. Leave them at 0.")
     coding = tiles_of(world.low, world.high, tiles=tiles, tilings=tilings)
-    size = tilings * (tiles + 1) ** len(coding.low)
-    record, rates = blank(settings, world.actions * size), rates_of(settings)
-    record.q[:] /= tilings
+    record, rates = blank_tiles(coding, settings, world.actions), rates_of(settings)
     seeds, extra = streams(settings.seed, settings.runs), (float(lam), trace == "replacing")
 
     def play(first: int, last: int) -> None:
@@ -111,12 +107,25 @@ def sarsa_lambda_tiles(
     play(0, 0)
     started = time.perf_counter()
     spread(play, settings.runs, settings.threads)
-    row_ptr = np.arange(0, world.actions * size + 1, world.actions)
+    row_ptr = np.arange(0, record.q.shape[1] + 1, world.actions)
     return ControlResult(record.q, row_ptr, *record[1:], time.perf_counter() - started, {})
 
 
+def blank_tiles(coding: Tiles, settings: Settings, actions: int) -> Record:
+    """The record before the first step, a weight for each tile and action: together they say initial_q.
+
+    Raises: ConfigError for settings that tiles do not have.
+    """
+    if settings.alpha_power != 0.0 or np.any(np.asarray(settings.reward_std) != 0.0):
+        raise ConfigError("alpha_power and reward_std belong to finite models. Leave them at 0.")
+    tilings, dims = coding.shift.shape
+    record = blank(settings, actions * tilings * (coding.tiles + 1) ** dims)
+    record.q[:] /= tilings
+    return record
+
+
 @jit
-def _tile_values(weights: Floats, tiles: Ints, q: Floats) -> None:
+def tile_values(weights: Floats, tiles: Ints, q: Floats) -> None:
     """Writes q(s, a) = sum of the active tiles' weights to q [A]."""
     for a in range(q.shape[0]):
         q[a] = 0.0
@@ -149,7 +158,7 @@ def tile_runs(
             epsilon = rates.epsilon[episode]
             begin(state, uniform(stream))
             active_tiles(coding, state, tiles)
-            _tile_values(w, tiles, q)
+            tile_values(w, tiles, q)
             action = choose(q, 0, actions, epsilon, uniform(stream))
             total, length, ended, count = 0.0, 0, False, 0
             while not ended and length < rates.limit:
@@ -163,12 +172,12 @@ def tile_runs(
                 length += 1
                 if not ended:
                     active_tiles(coding, state, tiles)
-                    _tile_values(w, tiles, q)
+                    tile_values(w, tiles, q)
                     action = choose(q, 0, actions, epsilon, uniform(stream))
                     error += rates.gamma * q[action]
                 count = credit(w, trace, place, listed, count, rates.alpha * error, decay)
                 if not ended:
-                    _tile_values(w, tiles, q)
+                    tile_values(w, tiles, q)
             forget(place, listed, count)
             record.returns[run, episode] = total
             record.lengths[run, episode] = length
