@@ -23,9 +23,11 @@ from onepolicy.tabular.estimation.samples import (
     estimated,
     finite,
     log_ratios,
+    log_weights,
     normal,
     weights,
 )
+from onepolicy.tabular.simulate import Episodes
 
 
 @final
@@ -80,6 +82,32 @@ class LoggedEpisodes:
     def effective(self) -> float:
         """The effective sample size of whole episodes."""
         return effective_sample_size(self.log_weights()[:, -1])
+
+
+def logged(episodes: Episodes, ratio: ArrayLike, *, discount: float = 1.0) -> LoggedEpisodes:
+    """A log of `simulate.sample_episodes`, or of anything in its form. ratio [K]: pi/mu of each (state, action) row,
+    such as `prediction.importance_ratios` has them.
+
+    Raises: DataError for ratios that are negative or not finite, or not one for each row that occurs.
+    """
+    rows = log_weights(ratio)
+    most = int(episodes.row.max(initial=-1))
+    if rows.ndim != 1 or len(rows) <= most:
+        raise DataError(f"ratio has shape {rows.shape} and the log has row {most}; give one ratio for each row, [K].")
+    steps = np.ones(len(episodes.row), dtype=np.bool_)
+    mask = laid_out(episodes, steps).astype(np.bool_)
+    return LoggedEpisodes(laid_out(episodes, episodes.reward), laid_out(episodes, rows[episodes.row]), mask, discount)
+
+
+def laid_out(episodes: Episodes, each: ArrayLike) -> Array:
+    """One number a step, [n], as [N, T], 0 after an episode's end: with a model's Q and V, q and v of `doubly_robust`
+    are laid_out(episodes, Q[episodes.row]) and laid_out(episodes, V[episodes.state])."""
+    values, lengths = np.asarray(each, dtype=np.float64), np.diff(episodes.ptr)
+    if values.shape != (len(episodes.row),):
+        raise DataError(f"there are {values.shape} numbers for {len(episodes.row)} steps; give one a step.")
+    table = np.zeros((len(lengths), lengths.max(initial=0)))
+    table[np.arange(table.shape[1]) < lengths[:, None]] = values
+    return table
 
 
 def ordinary(episodes: LoggedEpisodes, *, interval: Interval = normal, level: float = 0.95) -> Estimate:
