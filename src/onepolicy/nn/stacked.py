@@ -19,7 +19,7 @@ from onepolicy.errors import ConfigError
 from onepolicy.nn.mlp import Array
 from onepolicy.run.seeding import derive_seed
 
-Activation = Literal["relu", "tanh"]
+Activation = Literal["relu", "tanh", "silu"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -54,8 +54,13 @@ class Stacked(nn.Module):
         for weight, bias in self.layers:
             x = torch.baddbmm(parameters[bias], x, parameters[weight])
             if weight != last:
-                x = torch.relu(x) if self.activation == "relu" else torch.tanh(x)
+                x = self._activate(x)
         return x
+
+    def _activate(self, x: Tensor) -> Tensor:
+        if self.activation == "relu":
+            return torch.relu(x)
+        return torch.tanh(x) if self.activation == "tanh" else nn.functional.silu(x)
 
     def alone(self, learner: int) -> Stacked:
         """A copy of one learner's networks."""
@@ -71,17 +76,24 @@ class Stacked(nn.Module):
         layers = [
             tuple(cast(Tensor, self._parameters[name]).detach().cpu().numpy() for name in pair) for pair in self.layers
         ]
-        relu = self.activation == "relu"
+        activate = _IN_NUMPY[self.activation]
 
         def forward(x: Array) -> Array:
             for place, (weight, bias) in enumerate(layers):
                 x = np.matmul(x, weight)
                 x += bias
                 if place < len(layers) - 1:
-                    x = np.maximum(x, 0, out=x) if relu else np.tanh(x, out=x)
+                    x = activate(x)
             return x
 
         return forward
+
+
+_IN_NUMPY: dict[Activation, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0, out=x),
+    "tanh": lambda x: np.tanh(x, out=x),
+    "silu": lambda x: np.divide(x, 1 + np.exp(-x), out=x),
+}
 
 
 class StackedQ(nn.Module):

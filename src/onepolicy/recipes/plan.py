@@ -170,7 +170,7 @@ def _summary(config: Config, mdp: MDP, solution: Solution, first: np.ndarray[Any
         ("best reward" if average else "best value from the start", value),
         ("bounds apart", f"{solution.gap:.3g}"),
         (f"within {config.tolerance:g}", ended),
-        ("sweeps", f"{solution.sweeps:,.1f}"),
+        ("sweeps", f"{solution.sweeps:,g}"),
         ("time", f"{solution.seconds:.3f} s"),
     ):
         table.add_row(name, cell)

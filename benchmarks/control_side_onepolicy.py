@@ -1,0 +1,33 @@
+"""onepolicy's side of control_vs_sb3.py: run as ALGORITHM WORLD STEPS SEED OUT, with the preset of that name."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import onepolicy as op
+from common import write_json
+from control_rows import examine
+from onepolicy.run.journal import read_lines
+
+
+def main(algo: str, world: str, steps: int, seed: int, out: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        started = time.perf_counter()
+        report = op.train(
+            algo, env=world, steps=steps, seed=seed, eval_every=0, eval_episodes=1, save_every=0, out=str(run)
+        )
+        seconds = time.perf_counter() - started
+        done = max(int(line["step"]) for line in read_lines(run / "metrics.jsonl"))
+    act = report.policy.greedy()
+    returns = examine(world, lambda obs: np.asarray(act(obs)))
+    write_json(out, {"returns": returns, "seconds": seconds, "steps": done})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

@@ -1,0 +1,104 @@
+"""The learnt model: its likelihood by hand, what it learns of a linear world, draws from its elites alone."""
+
+import math
+
+import pytest
+import torch
+
+from onepolicy.errors import ConfigError
+from onepolicy.nn.dynamics import Dynamics
+from onepolicy.nn.stacked import Stacked
+
+
+def rows(seed, count=256, learners=2):
+    """A linear world with noise: s' = s + (0.1 a, -0.2 s_0) + 0.05 noise, r = s_0 - a; the end where s_1 > 1."""
+    rng = torch.Generator().manual_seed(seed)
+    obs = torch.randn(learners, count, 2, generator=rng)
+    action = torch.rand(learners, count, 1, generator=rng) * 2 - 1
+    noise = 0.05 * torch.randn(learners, count, 2, generator=rng)
+    next_obs = obs + torch.cat([0.1 * action, -0.2 * obs[..., :1]], dim=-1) + noise
+    reward = obs[..., 0] - action[..., 0]
+    return obs, action, reward, next_obs, obs[..., 1] > 1
+
+
+def to_members(found, members):
+    return [x.unsqueeze(1).expand(x.shape[0], members, *x.shape[1:]) for x in found]
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    """A model after 400 steps on 512 rows."""
+    model = Dynamics((0, 1), 2, 1, (32, 32), members=3, elites=2)
+    found = rows(0, 512)
+    model.set_scale(*found[:4])
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(400):
+        optimizer.zero_grad()
+        (model.loss(*to_members(found, 3)).sum() + model.bounds().sum()).backward()
+        optimizer.step()
+    return model
+
+
+def test_the_likelihood_is_that_of_torch_s_distributions():
+    model, found = Dynamics((3,), 2, 1, (8,), members=2, elites=1), rows(1, 16, 1)
+    model.set_scale(*found[:4])
+    obs, action, reward, next_obs, end = to_members(found, 2)
+    mean, log_var, logit = model(obs, action)
+    goal = torch.cat([next_obs - obs, reward.unsqueeze(-1)], -1)
+    middle, spread = goal[0, 0].mean(0), goal[0, 0].std(0, correction=0)
+    gaussian = torch.distributions.Normal(mean, torch.exp(0.5 * log_var))
+    likely = gaussian.log_prob((goal - middle) / spread).sum(-1) + 1.5 * math.log(2 * math.pi)
+    ended = torch.distributions.Bernoulli(logits=logit).log_prob(end.float())
+    torch.testing.assert_close(model.loss(obs, action, reward, next_obs, end), -(likely + ended).mean(-1))
+
+
+def test_a_linear_world_is_learnt_with_its_noise(learnt):
+    """The errors left are the noise: 0.05 in s', none in the reward; the variance learnt says so."""
+    obs, action, reward, next_obs, end = rows(5, 2000)
+    nothing = torch.zeros(2, 2000, 3)
+    member = torch.zeros(2, 2000, dtype=torch.long)
+    ahead = learnt.imagine(obs, action, nothing, member)
+    assert (ahead.next_obs - next_obs).std() == pytest.approx(0.05, rel=0.2)
+    assert (ahead.reward - reward).abs().mean() < 0.1
+    assert (ahead.terminated == end).float().mean() > 0.95
+    drawn = learnt.imagine(obs, action, torch.randn(2, 2000, 3, generator=torch.Generator().manual_seed(1)), member)
+    spread = (drawn.next_obs - ahead.next_obs).std(1)
+    assert spread.flatten().tolist() == pytest.approx([0.05] * 4, rel=0.35)
+
+
+def test_only_elites_are_drawn_from(learnt):
+    """Chosen by error for each learner apart; a step's mean is that of the elite."""
+    error = torch.tensor([[3.0, 1.0, 2.0], [0.5, 0.7, 0.1]])
+    learnt.choose(error)
+    assert learnt.elites.tolist() == [[1, 2], [2, 0]]
+    obs, action, *_ = rows(2, 4)
+    mean, _, _ = learnt(*to_members((obs, action), 3))
+    ahead = learnt.imagine(obs, action, torch.zeros(2, 4, 3), torch.tensor([[0, 0, 1, 1]] * 2))
+    middle, spread = learnt.targets_mean, learnt.targets_std
+    for learner, elites in enumerate([[1, 1, 2, 2], [2, 2, 0, 0]]):
+        for row, member in enumerate(elites):
+            found = mean[learner, member, row] * spread[learner, 0] + middle[learner, 0]
+            torch.testing.assert_close(ahead.next_obs[learner, row], obs[learner, row] + found[:2])
+            torch.testing.assert_close(ahead.reward[learner, row], found[2])
+    learnt.choose(torch.tensor([[1.0, 2.0, 3.0]] * 2))
+
+
+def test_a_learner_is_the_same_alone():
+    both, one = Dynamics((4, 7), 2, 1, (8,), members=2, elites=1), Dynamics((7,), 2, 1, (8,), members=2, elites=1)
+    found = rows(3, 8)
+    both.set_scale(*found[:4])
+    one.set_scale(*(x[1:] for x in found[:4]))
+    together = both.loss(*to_members(found, 2))[1:]
+    torch.testing.assert_close(one.loss(*to_members([x[1:] for x in found], 2)), together)
+    torch.testing.assert_close(one.error(*(x[1:] for x in found[:4])), both.error(*found[:4])[1:])
+
+
+def test_silu_in_numpy_is_torch_s():
+    net = Stacked((0,), (3, 5, 2), activation="silu", name="x")
+    x = torch.randn(1, 7, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.from_numpy(net.numpy_view()(x.numpy())), net(x).detach())
+
+
+def test_elites_are_members():
+    with pytest.raises(ConfigError, match=r"elites is 8 of 7 members"):
+        Dynamics((0,), 2, 1, (8,), members=7, elites=8)
