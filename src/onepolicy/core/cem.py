@@ -47,8 +47,8 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Where `score` is high, for S searches that do not see each other: the last round's mean and deviation [S, ...].
 
-    score: samples [S, P, ...] -> [S, P], greater is better; a score that is not finite is the worst. mean, std [S, ...]:
-    where to begin. rngs: one a search. Samples are held within [low, high].
+    score: samples [S, P, ...] -> [S, P], greater is better; what is not finite is worst. mean, std [S, ...]: where to
+    begin. rngs: one a search. Samples are held within [low, high].
     Source: Rubinstein 1999; Chua et al. 2018, algorithm 1.
     """
     if len(rngs) != len(mean):
