@@ -87,6 +87,7 @@ class EnvStep:
 
     obs [N, ...]: to act on next. reward [N] float32. terminated, truncated [N] bool, apart.
     final_obs [N, ...]: the observation that ended the step, before any reset; equals obs where nothing ended.
+    raw_reward [N] or None: what the world paid, where reward is scaled; returns are reported of it.
     """
 
     obs: Tensor
@@ -94,6 +95,7 @@ class EnvStep:
     terminated: Tensor
     truncated: Tensor
     final_obs: Tensor
+    raw_reward: Tensor | None = None
 
 
 class Policy(Protocol):

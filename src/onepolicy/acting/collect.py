@@ -58,9 +58,9 @@ class Collector:
         self._require_finite("observation", obs, self.steps)
         for t, final_obs in tape.cut:
             self._require_finite("observation", final_obs, t + 1)
-        if not np.isfinite(tape.reward).all():
-            t = int(np.argwhere(~np.isfinite(tape.reward).all(axis=0))[0, 0])
-            self._require_finite("reward", tape.reward[:, t], t + 1)
+        if not np.isfinite(tape.paid).all():
+            t = int(np.argwhere(~np.isfinite(tape.paid).all(axis=0))[0, 0])
+            self._require_finite("reward", tape.paid[:, t], t + 1)
         rollout = tape.rollout(obs, self._episodes(tape))
         self.env_steps += self.env.num_envs * self.steps
         self.window.extend(rollout.ended)
@@ -94,19 +94,19 @@ class Collector:
         self._length = state["length"].copy() if same else np.zeros(self.env.num_envs, dtype=np.int64)
 
     def _episodes(self, tape: _Tape) -> list[Ended]:
-        """The episodes that ended on the tape; adds its rewards to the returns under way."""
+        """The episodes that ended on the tape; adds the rewards that the worlds paid to the returns under way."""
         ended = []
         over = tape.terminated | tape.truncated
         through = ~over.any(axis=1)
-        self._total[through] += tape.reward[through].sum(axis=1, dtype=np.float64)
+        self._total[through] += tape.paid[through].sum(axis=1, dtype=np.float64)
         self._length[through] += self.steps
         for world in np.flatnonzero(~through).tolist():
             since = 0
             for t in np.flatnonzero(over[world]).tolist():
-                total = self._total[world] + tape.reward[world, since : t + 1].sum(dtype=np.float64)
+                total = self._total[world] + tape.paid[world, since : t + 1].sum(dtype=np.float64)
                 ended.append(Ended(world, t, float(total), int(self._length[world] + t + 1 - since)))
                 self._total[world], self._length[world], since = 0.0, 0, t + 1
-            self._total[world] = tape.reward[world, since:].sum(dtype=np.float64)
+            self._total[world] = tape.paid[world, since:].sum(dtype=np.float64)
             self._length[world] = self.steps - since
         return sorted(ended, key=lambda episode: (episode.step, episode.world))
 
@@ -163,6 +163,8 @@ class _Tape:
             np.empty((*shape, actions.dim), np.float32) if isinstance(actions, Box) else np.empty(shape, np.int64)
         )
         self.logp, self.value, self.reward = np.empty((3, *shape), dtype=np.float32)
+        self.paid = self.reward
+        """Rewards before any scaling."""
         self.terminated, self.truncated = np.empty((2, *shape), dtype=bool)
         self.cut: list[tuple[int, Array]] = []
         """Step and final observations [N, D] where any episode was truncated; 0 in the other worlds."""
@@ -173,6 +175,9 @@ class _Tape:
         self.obs[:, t], self.action[:, t] = obs, action
         step = self.env.step(torch.from_numpy(action))
         self.reward[:, t] = step.reward.numpy()
+        if step.raw_reward is not None:
+            self.paid = np.empty_like(self.reward) if self.paid is self.reward else self.paid
+            self.paid[:, t] = step.raw_reward.numpy()
         self.terminated[:, t] = step.terminated.numpy()
         self.truncated[:, t] = truncated = step.truncated.numpy()
         if truncated.any():

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 
 from onepolicy.acting.collect import Collector
+from onepolicy.acting.normalised import NormalisedPolicy
 from onepolicy.algos import a2c, ppo, reinforce
 from onepolicy.core.policy import PolicyLoss
+from onepolicy.envs.normalise import Normalised
 from onepolicy.envs.vector import ControlEnv, Discrete, make
 from onepolicy.evaluation.returns import MOST_WORLDS, play
 from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
-from onepolicy.nn.policies import CategoricalPolicy, GaussianPolicy
+from onepolicy.nn.policies import CategoricalPolicy, ControlPolicy, GaussianPolicy
 from onepolicy.recipes.control_config import DEFAULTS, PRESETS, Config, starting_point
 from onepolicy.recipes.loop import run_directory
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json, to_json
@@ -111,7 +113,17 @@ def policy_of(config: Config, env: ControlEnv) -> Policy:
     seed = derive_seed(config.seed, "policy")
     if isinstance(env.actions, Discrete):
         return CategoricalPolicy(env.obs_dim, env.actions.n, hidden=config.hidden, seed=seed)
-    return GaussianPolicy(env.obs_dim, env.actions.dim, hidden=config.hidden, seed=seed)
+    return GaussianPolicy(env.obs_dim, env.actions.dim, hidden=config.hidden, log_std=config.log_std, seed=seed)
+
+
+def scaled(config: Config, env: ControlEnv, policy: Policy) -> tuple[ControlEnv, ControlPolicy, dict[str, Any]]:
+    """The world to train in, the policy for the world as it is, and what a checkpoint holds of the scaling."""
+    if not (config.norm_obs or config.norm_reward):
+        return env, policy, {}
+    inner = Normalised(env, gamma=config.gamma, obs=config.norm_obs, reward=config.norm_reward)
+    if inner.obs_moments is None:
+        return inner, policy, {}
+    return inner, NormalisedPolicy(policy, inner.obs_moments), {"normaliser": inner.obs_moments}
 
 
 @dataclass
@@ -164,6 +176,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
     env = make(config.env, config.num_envs, derive_seed(config.seed, "env"))
     exam_env = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"))
     policy = policy_of(config, env)
+    env, player, scaling = scaled(config, env, policy)
     run = open_run(config, resume)
     method = method_of(config)
     learner = PolicyLearner(
@@ -173,9 +186,9 @@ def main(config: Config, resume: Path | None = None) -> Report:
 
     def evaluate(steps: int) -> Metrics:
         seed = derive_seed(config.seed, "exam", steps)
-        return play(exam_env, policy.greedy(), config.eval_episodes, seed).metrics()
+        return play(exam_env, player.greedy(), config.eval_episodes, seed).metrics()
 
-    parts = {"policy": policy, "learner": learner, "collector": collector}
+    parts = {"policy": policy, "learner": learner, "collector": collector, **scaling}
     with run:
         start = run.resume(**parts)
         if start == 0:
@@ -189,7 +202,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
     if stopped:
         print(f"Interrupted and saved. Continue with: onepolicy resume {run.directory}")
         raise SystemExit(EXIT_INTERRUPTED)
-    return Report(run.directory, loop.last, policy, text)
+    return Report(run.directory, loop.last, player, text)
 
 
 def open_run(config: Config, resume: Path | None) -> Run:
@@ -230,9 +243,11 @@ def load(run: Run) -> Report:
         from onepolicy.recipes.seeds import best_seed
 
         return load(Run.open(best_seed(config, run.directory)))
-    policy = policy_of(config, make(config.env, 1, 0))
-    step = run.load(policy=policy)
-    return Report(run.directory, last_metrics(run.directory), policy, f"{config.algo} on {config.env} at step {step:,}")
+    env = make(config.env, 1, 0)
+    policy = policy_of(config, env)
+    _, player, scaling = scaled(config, env, policy)
+    step = run.load(policy=policy, **scaling)
+    return Report(run.directory, last_metrics(run.directory), player, f"{config.algo} on {config.env} at step {step:,}")
 
 
 def last_metrics(directory: Path) -> Metrics:

@@ -52,6 +52,12 @@ class Config:
     """PPO: a rollout's updates end once the KL is 1.5 times this; None for never."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the tanh layers of actor and critic."""
+    log_std: float = 0.0
+    """Real-valued actions: logarithm of the standard deviation that the policy starts with."""
+    norm_obs: bool = False
+    """Standardise observations by a running mean and variance over all worlds; evaluation uses the same, unchanged."""
+    norm_reward: bool = False
+    """Divide rewards by the running standard deviation of the discounted return; returns are reported of the raw."""
     eval_every: int = 10_000
     """Steps between evaluations; 0 for one at the end."""
     eval_episodes: int = 100
@@ -89,8 +95,10 @@ DEFAULTS: dict[str, Config] = {
     "a2c": Config(algo="a2c", num_envs=8, n_steps=5, lam=1.0, lr=7e-4),
     "reinforce": Config(algo="reinforce", num_envs=8, n_steps=64, lam=1.0, lr=3e-3),
 }
+NORMALISED: dict[str, Any] = {"norm_obs": True, "norm_reward": True}
+"""What the zoo's `normalize: true` is."""
 PRESETS: dict[str, Config] = {
-    # rl-baselines3-zoo hyperparams/ppo.yml, those of its worlds that need no normalisation of observations
+    # rl-baselines3-zoo hyperparams/ppo.yml
     "ppo/CartPole-v1": replace(
         DEFAULTS["ppo"], steps=100_000, num_envs=8, n_steps=32, batch_size=256, lam=0.8, gamma=0.98, epochs=20,
         lr=1e-3, clip=0.2, schedule="linear",
@@ -109,11 +117,63 @@ PRESETS: dict[str, Config] = {
         DEFAULTS["ppo"], env="LunarLanderContinuous-v3", num_envs=16, n_steps=1024, batch_size=64, lam=0.98,
         gamma=0.999, epochs=4, entropy_coef=0.01,
     ),
+    "ppo/MountainCar-v0": replace(
+        DEFAULTS["ppo"], env="MountainCar-v0", num_envs=16, n_steps=16, lam=0.98, epochs=4, **NORMALISED,
+    ),
+    "ppo/Acrobot-v1": replace(
+        DEFAULTS["ppo"], env="Acrobot-v1", num_envs=16, n_steps=256, lam=0.94, epochs=4, **NORMALISED,
+    ),
+    "ppo/BipedalWalker-v3": replace(
+        DEFAULTS["ppo"], env="BipedalWalker-v3", steps=5_000_000, num_envs=32, gamma=0.999, clip=0.18, **NORMALISED,
+    ),
+    "ppo/Ant-v5": replace(DEFAULTS["ppo"], env="Ant-v5", **NORMALISED),
+    "ppo/Swimmer-v5": replace(
+        DEFAULTS["ppo"], env="Swimmer-v5", num_envs=4, n_steps=1024, batch_size=256, lr=6e-4, lam=0.98, gamma=0.9999,
+        **NORMALISED,
+    ),
+    # the same without the zoo's state-dependent exploration (gSDE), which is not here
+    "ppo/Pendulum-v1": replace(
+        DEFAULTS["ppo"], env="Pendulum-v1", steps=100_000, num_envs=4, n_steps=1024, gamma=0.9, lr=1e-3,
+    ),
+    # the same with tanh where the zoo has ReLU; value_coef is twice its vf_coef
+    "ppo/HalfCheetah-v5": replace(
+        DEFAULTS["ppo"], env="HalfCheetah-v5", n_steps=512, gamma=0.98, lr=2.0633e-5, entropy_coef=0.000401762,
+        clip=0.1, epochs=20, lam=0.92, max_grad_norm=0.8, value_coef=2 * 0.58096, hidden=(256, 256), log_std=-2.0,
+        **NORMALISED,
+    ),
+    "ppo/Hopper-v5": replace(
+        DEFAULTS["ppo"], env="Hopper-v5", batch_size=32, n_steps=512, gamma=0.999, lr=9.80828e-5,
+        entropy_coef=0.00229519, epochs=5, lam=0.99, max_grad_norm=0.7, value_coef=2 * 0.835671, hidden=(256, 256),
+        log_std=-2.0, **NORMALISED,
+    ),
+    "ppo/Walker2d-v5": replace(
+        DEFAULTS["ppo"], env="Walker2d-v5", batch_size=32, n_steps=512, lr=5.05041e-5, entropy_coef=0.000585045,
+        clip=0.1, epochs=20, max_grad_norm=1.0, value_coef=2 * 0.871923, **NORMALISED,
+    ),
     # rl-baselines3-zoo hyperparams/a2c.yml
     "a2c/CartPole-v1": replace(DEFAULTS["a2c"], steps=500_000),
     "a2c/LunarLander-v3": replace(
         DEFAULTS["a2c"], env="LunarLander-v3", steps=200_000, gamma=0.995, lr=8.3e-4, schedule="linear",
         entropy_coef=1e-5,
+    ),
+    # a2c.yml again, its worlds with normalised observations and rewards
+    "a2c/MountainCar-v0": replace(DEFAULTS["a2c"], env="MountainCar-v0", num_envs=16, **NORMALISED),
+    "a2c/Acrobot-v1": replace(DEFAULTS["a2c"], env="Acrobot-v1", steps=500_000, num_envs=16, **NORMALISED),
+    **{
+        f"a2c/{env}": replace(DEFAULTS["a2c"], env=env, num_envs=1, steps=steps, gamma=gamma, **NORMALISED)
+        for env, steps, gamma in (
+            ("HalfCheetah-v5", 1_000_000, 0.99),
+            ("Ant-v5", 1_000_000, 0.99),
+            ("Hopper-v5", 1_000_000, 0.99),
+            ("Walker2d-v5", 1_000_000, 0.99),
+            ("Humanoid-v5", 2_000_000, 0.99),
+            ("Swimmer-v5", 1_000_000, 0.9999),
+        )
+    },
+    # the same without the zoo's gSDE; value_coef is twice its vf_coef
+    "a2c/Pendulum-v1": replace(
+        DEFAULTS["a2c"], env="Pendulum-v1", n_steps=8, lam=0.9, value_coef=2 * 0.4, gamma=0.9, schedule="linear",
+        **NORMALISED,
     ),
     # ours: the zoo has no REINFORCE
     "reinforce/CartPole-v1": replace(DEFAULTS["reinforce"], steps=300_000),
