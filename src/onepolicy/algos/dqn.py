@@ -1,5 +1,8 @@
 """DQN: Q-learning with a network, a memory of transitions and a target that lags behind; double by default.
 
+With dueling streams, priorities and n-step returns, which the memory makes, it has Rainbow's parts but for the
+distributions and the noise.
+
 `fit` is the algorithm. In: what Q moves to, the loss, the loop, for S learners at once. Not in: memory, networks.
 """
 
@@ -28,13 +31,16 @@ class Config:
     """What DQN decides. Everything that counts, counts environment steps of one learner, over all its worlds.
 
     double: the online network chooses the next action, the target says what it is worth; else the target does both.
+    dueling: of the network's last layer.
     learning_starts: steps before the first update, with random actions. train_every: steps between updates.
     gradient_steps: updates each time. target_every, tau: the target moves by tau every so many steps; tau 1 is a copy.
-    epsilon falls linearly from 1 to epsilon_end within epsilon_steps.
+    epsilon falls linearly from 1 to epsilon_end within epsilon_steps. beta: of the weights of a memory with priorities,
+    rises linearly to 1 within beta_steps.
     """
 
     batch_size: int = 32
     double: bool = True
+    dueling: bool = False
     learning_starts: int = 100
     train_every: int = 4
     gradient_steps: int = 1
@@ -42,12 +48,15 @@ class Config:
     tau: float = 1.0
     epsilon_end: float = 0.05
     epsilon_steps: int = 10_000
+    beta: float = 0.4
+    beta_steps: int = 100_000
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "train_every", "gradient_steps", "target_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it is at least 1. Set {name} >= 1.")
         fraction("epsilon_end", self.epsilon_end)
+        fraction("beta", self.beta)
         if not 0.0 < self.tau <= 1.0:
             raise ConfigError(f"tau is {self.tau}; it is a share, in (0, 1].")
 
@@ -57,8 +66,15 @@ class Config:
         >>> [Config(epsilon_steps=100).epsilon(steps) for steps in (0, 50, 200)]
         [1.0, 0.525, 0.05]
         """
-        done = min(1.0, steps / max(self.epsilon_steps, 1))
-        return 1.0 + (self.epsilon_end - 1.0) * done
+        return _between(1.0, self.epsilon_end, steps, self.epsilon_steps)
+
+    def weight_exponent(self, steps: int) -> float:
+        """Beta of the importance weights after `steps` steps."""
+        return _between(self.beta, 1.0, steps, self.beta_steps)
+
+
+def _between(first: float, last: float, steps: int, within: int) -> float:
+    return first + (last - first) * min(1.0, steps / max(within, 1))
 
 
 def q_target(q_online: Tensor, q_target: Tensor, reward: Tensor, discount: Tensor, *, double: bool) -> Tensor:
@@ -91,7 +107,7 @@ class Learner:
         optim: OptimConfig,
     ) -> None:
         self.config, self.obs_dim = config, obs_dim
-        self.q = StackedQ(seeds, obs_dim, actions, hidden)
+        self.q = StackedQ(seeds, obs_dim, actions, hidden, dueling=config.dueling)
         self.target = target_of(self.q)
         self.optimizer = StackedOptimizer(self.q.parameters(), tuple(seeds), optim)
         self.view = self.q.numpy_view()
@@ -105,15 +121,21 @@ class Learner:
         """The best actions [S, N] for observations [S, N, D]."""
         return self.view(obs).argmax(axis=-1)
 
-    def update(self, batch: Transitions) -> dict[str, Tensor]:
-        """One step on a batch: mean Huber loss of the TD error, bound 1. Metrics [S]."""
+    def update(self, batch: Transitions) -> tuple[dict[str, Tensor], Tensor]:
+        """One step on a batch: mean Huber loss of the TD error, bound 1, weighted where the batch has weights.
+
+        Metrics [S], and the errors' sizes [S, B] before the step.
+        """
         with torch.no_grad():
             ahead = self.target(batch.next_obs)
             online = self.q(batch.next_obs) if self.config.double else ahead
             goal = q_target(online, ahead, batch.reward, batch.discount, double=self.config.double)
         q = self.q(batch.obs).gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
-        loss = nn.functional.smooth_l1_loss(q, goal, reduction="none").mean(dim=-1)
-        return {"learner/loss": self.optimizer.step(loss), "value/q": q.detach().mean(dim=-1)}
+        loss = nn.functional.smooth_l1_loss(q, goal, reduction="none")
+        if batch.weight is not None:
+            loss = loss * batch.weight
+        found = self.optimizer.step(loss.mean(dim=-1))
+        return {"learner/loss": found, "value/q": q.detach().mean(dim=-1)}, (q.detach() - goal).abs_()
 
     def state_dict(self) -> dict[str, Any]:
         """Networks and optimizer."""
@@ -135,12 +157,15 @@ def fit(
 ) -> None:
     """Play and learn until every learner has played `steps` steps, or after_step(steps, metrics [S]) is True."""
     metrics: dict[str, Tensor] = {}
+    memory = explorer.replay
     while explorer.steps < steps:
         before = explorer.steps
         explorer.step(learner.explore(before))
         if explorer.steps >= config.learning_starts and passed(before, explorer.steps, config.train_every):
             for _ in range(config.gradient_steps):
-                metrics = learner.update(explorer.replay.sample(config.batch_size))
+                batch = memory.sample(config.batch_size, beta=config.weight_exponent(before))
+                metrics, error = learner.update(batch)
+                memory.prioritise(batch.row, error)
         if passed(before, explorer.steps, config.target_every):
             follow(learner.target, learner.q, config.tau)
         if after_step(explorer.steps, metrics):

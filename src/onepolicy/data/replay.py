@@ -1,12 +1,13 @@
 """Replay: the transitions of S learners side by side, each with a memory and a random stream of its own.
 
-In: the ring, draws, n-step returns made when drawn. Not in: who plays (acting/explore.py) and who learns (algos).
+In: the ring, draws, n-step returns made when drawn. Not in: priorities (priorities.py), who plays (acting/explore.py)
+and who learns (algos).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onepolicy.core.check import fraction
+from onepolicy.data.priorities import Priorities
 from onepolicy.errors import CheckpointError, ConfigError
 from onepolicy.run.seeding import derive_rng
 
@@ -27,7 +29,8 @@ class Transitions:
 
     obs, next_obs [S, B, D]. action [S, B] int64 or [S, B, A] float32. reward [S, B]: of one step, or the discounted sum
     of up to n. discount [S, B]: what the value of next_obs counts, gamma^k after k steps, 0 where the episode
-    terminated; a time limit leaves it. row [S, B]: places in the memory.
+    terminated; a time limit leaves it. row [S, B]: places in the memory. weight [S, B]: of each one's loss, the
+    greatest of a learner's being 1; None where all were drawn alike.
     """
 
     obs: Tensor
@@ -36,6 +39,7 @@ class Transitions:
     next_obs: Tensor
     discount: Tensor
     row: NDArray[np.int64]
+    weight: Tensor | None = None
 
 
 @final
@@ -44,7 +48,8 @@ class Replay:
 
     seeds: one a learner, of its draws. actions: None for whole numbers, else how many real numbers an action has.
     n_step: rewards summed up before the value of what follows counts; a sum ends early where the episode does, and at
-    the newest transition. Memory is taken by the operating system as it fills.
+    the newest transition. priority: exponent of the priorities; 0 for none. Memory is taken by the operating system as
+    it fills.
     Source: Lin 1992; Mnih et al. 2015; for n steps Sutton and Barto 2018, section 7.1.
     """
 
@@ -58,6 +63,7 @@ class Replay:
         *,
         gamma: float,
         n_step: int = 1,
+        priority: float = 0.0,
     ) -> None:
         fraction("gamma", gamma)
         if capacity < num_envs:
@@ -76,6 +82,7 @@ class Replay:
         self.terminated: NDArray[np.bool_] = np.zeros(shape, np.bool_)
         self.ended: NDArray[np.bool_] = np.zeros(shape, np.bool_)
         self.rngs = [derive_rng(seed, "replay") for seed in seeds]
+        self.priorities = Priorities(len(seeds), self.capacity, priority) if priority > 0 else None
         self.added = 0
 
     def __len__(self) -> int:
@@ -98,17 +105,29 @@ class Replay:
         self.obs[:, at], self.next_obs[:, at], self.action[:, at] = obs, next_obs, action
         self.reward[:, at], self.terminated[:, at] = reward, terminated
         self.ended[:, at] = terminated | truncated
+        if self.priorities is not None:
+            self.priorities.add(first, self.num_envs)
         self.added += self.num_envs
 
-    def sample(self, batch_size: int) -> Transitions:
-        """Transitions of each learner, drawn alike and with replacement.
+    def sample(self, batch_size: int, *, beta: float = 1.0) -> Transitions:
+        """Transitions of each learner, drawn with replacement: all alike, or by their priorities.
+
+        beta: exponent of their weights, (size * probability)^-beta over the greatest of the batch; 0 for none.
 
         Raises: ConfigError while there are none.
         """
         if self.added == 0:
             raise ConfigError("the memory is empty; play before you learn.")
-        row = np.stack([rng.integers(0, len(self), batch_size) for rng in self.rngs])
-        return self.at(row)
+        if self.priorities is None:
+            return self.at(np.stack([rng.integers(0, len(self), batch_size) for rng in self.rngs]))
+        row, chance = self.priorities.draw(self.rngs, batch_size)
+        weight = (chance / chance.min(axis=-1, keepdims=True)) ** -beta
+        return replace(self.at(row), weight=torch.from_numpy(weight.astype(np.float32)))
+
+    def prioritise(self, row: NDArray[np.int64], error: Tensor) -> None:
+        """The sizes of the errors [S, B] found at `row` [S, B] become their priorities, if there are any."""
+        if self.priorities is not None:
+            self.priorities.set(row, error.numpy())
 
     def at(self, row: NDArray[np.int64]) -> Transitions:
         """The transitions that begin at `row` [S, B]."""
@@ -139,6 +158,8 @@ class Replay:
     def state_dict(self) -> dict[str, Any]:
         """All that was kept, and the random streams."""
         kept = {name: getattr(self, name)[:, : len(self)].copy() for name in _KEPT}
+        if self.priorities is not None:
+            kept |= self.priorities.state_dict(len(self))
         return kept | {"added": self.added, "rngs": [rng.bit_generator.state for rng in self.rngs]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -152,6 +173,8 @@ class Replay:
                     f"{(len(mine), kept, *mine.shape[2:])}. Resume with the capacity, worlds and seeds of the run."
                 )
             mine[:, :kept] = saved
+        if self.priorities is not None:
+            self.priorities.load_state_dict(state)
         self.added = state["added"]
         for rng, saved in zip(self.rngs, state["rngs"], strict=True):
             rng.bit_generator.state = saved

@@ -97,18 +97,49 @@ _IN_NUMPY: dict[Activation, Callable[[Array], Array]] = {
 
 
 class StackedQ(nn.Module):
-    """Q(s, .) of S learners: forward maps obs [S, B, D] to [S, B, A]."""
+    """Q(s, .) of S learners: forward maps obs [S, B, D] to [S, B, A].
 
-    def __init__(self, seeds: Sequence[int], obs_dim: int, actions: int, hidden: Sequence[int]) -> None:
+    dueling: the last hidden layer is two, of hidden[-1] each; V(s) sees one, the advantages A(s, .) the other, and
+    Q = V + A - mean_a A. Source: Wang et al. 2016, equation 9.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], obs_dim: int, actions: int, hidden: Sequence[int], *, dueling: bool = False
+    ) -> None:
         super().__init__()
-        self.body = Stacked(seeds, (obs_dim, *hidden, actions), name="q")
+        self.dueling = dueling
+        if not dueling:
+            self.body = Stacked(seeds, (obs_dim, *hidden, actions), name="q")
+            return
+        if not hidden:
+            raise ConfigError(
+                "hidden is () with dueling; the two streams need a hidden layer. Set hidden, as (64, 64)."
+            )
+        self.body = Stacked(seeds, (obs_dim, *hidden[:-1], 2 * hidden[-1]), name="q")
+        self.value = Stacked(seeds, (hidden[-1], 1), name="value")
+        self.advantage = Stacked(seeds, (hidden[-1], actions), name="advantage")
 
     def forward(self, obs: Tensor) -> Tensor:
-        return cast(Tensor, self.body(obs))
+        x: Tensor = self.body(obs)
+        if not self.dueling:
+            return x
+        left, right = torch.relu(x).chunk(2, dim=-1)
+        above: Tensor = self.advantage(right)
+        return cast(Tensor, self.value(left) + above - above.mean(dim=-1, keepdim=True))
 
     def numpy_view(self) -> Callable[[Array], Array]:
         """Q in numpy, [S, N, D] -> [S, N, A], of the networks as they learn."""
-        return self.body.numpy_view()
+        body = self.body.numpy_view()
+        if not self.dueling:
+            return body
+        value, advantage = self.value.numpy_view(), self.advantage.numpy_view()
+
+        def forward(obs: Array) -> Array:
+            left, right = np.split(np.maximum(body(obs), 0), 2, axis=-1)
+            above = advantage(right)
+            return value(left) + above - above.mean(axis=-1, keepdims=True)
+
+        return forward
 
 
 class StackedCritic(nn.Module):

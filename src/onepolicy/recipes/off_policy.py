@@ -21,7 +21,7 @@ from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.greedy import GreedyPolicy
 from onepolicy.nn.stacked import alone
 from onepolicy.recipes.loop import open_run
-from onepolicy.recipes.off_policy_config import DEFAULTS, PRESETS, Config, starting_point
+from onepolicy.recipes.off_policy_config import DEFAULTS, PRESETS, Config, dqn_of, starting_point
 from onepolicy.recipes.side_by_side import Loop, last_of
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json
 from onepolicy.run.progress import progress
@@ -44,7 +44,7 @@ def learner_of(config: Config, env: ControlEnv) -> dqn.Learner:
     if not isinstance(env.actions, Discrete):
         raise ConfigError(f"{config.algo} chooses among numbered actions; {config.env} takes real numbers.")
     optim = OptimConfig(lr=config.lr, name="adam", max_grad_norm=config.max_grad_norm)
-    return dqn.Learner(seeds_of(config), env.obs_dim, env.actions.n, config.hidden, config.dqn(), optim)
+    return dqn.Learner(seeds_of(config), env.obs_dim, env.actions.n, config.hidden, dqn_of(config), optim)
 
 
 def main(config: Config, resume: Path | None = None) -> Report:
@@ -58,7 +58,14 @@ def main(config: Config, resume: Path | None = None) -> Report:
     exam_env = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"))
     learner = learner_of(config, envs[0])
     replay = Replay(
-        seeds, config.capacity, config.num_envs, envs[0].obs_dim, None, gamma=config.gamma, n_step=config.n_step
+        seeds,
+        config.capacity,
+        config.num_envs,
+        envs[0].obs_dim,
+        None,
+        gamma=config.gamma,
+        n_step=config.n_step,
+        priority=config.dqn.priority,
     )
     explorer = Explorer(envs, replay, seeds, random_steps=config.learning_starts)
     run = open_run(RECIPE, config, resume, {})
@@ -81,7 +88,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
             )
             if start == 0:
                 loop.begin()
-            dqn.fit(learner, explorer, config.dqn(), steps=config.steps, after_step=loop.after_step)
+            dqn.fit(learner, explorer, dqn_of(config), steps=config.steps, after_step=loop.after_step)
         stopped = run.interrupted and explorer.steps < config.steps
         text = "" if stopped else finish(run, config)
     if stopped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from onepolicy.algos import dqn
@@ -12,6 +12,28 @@ from onepolicy.errors import ConfigError, nearest
 from onepolicy.recipes.loop import require_count, require_positive
 
 Algo = Literal["dqn"]
+
+
+@dataclass(frozen=True)
+class DqnOptions:
+    """What is DQN's own; on the command line `--dqn.dueling`."""
+
+    double: bool = True
+    """The online network chooses the next action, the target values it."""
+    dueling: bool = False
+    """Two streams: the value of the state, and of each action above the mean."""
+    priority: float = 0.0
+    """Exponent of the error in the chance to be drawn; 0 draws all alike, the paper's is 0.6."""
+    priority_beta: float = 0.4
+    """Exponent of the weights that make up for it, at the start; it is 1 at the end of the training."""
+    epsilon_end: float = 0.05
+    """Share of random actions at the end of the fall from 1."""
+    epsilon_fraction: float = 0.1
+    """Share of the training within which epsilon falls."""
+
+    def __post_init__(self) -> None:
+        for name in ("priority", "priority_beta", "epsilon_end", "epsilon_fraction"):
+            fraction(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -44,12 +66,8 @@ class Config:
     """Steps between moves of the target network."""
     tau: float = 1.0
     """How far the target moves, in (0, 1]; 1 copies."""
-    double: bool = True
-    """DQN: the online network chooses the next action, the target values it."""
-    epsilon_end: float = 0.05
-    """DQN: share of random actions at the end of the fall from 1."""
-    epsilon_fraction: float = 0.1
-    """DQN: share of the training within which epsilon falls."""
+    dqn: DqnOptions = field(default_factory=DqnOptions)
+    """DQN: double, dueling, priorities, exploration."""
     lr: float = 1e-4
     """Learning rate."""
     max_grad_norm: float = 10.0
@@ -77,22 +95,25 @@ class Config:
         )
         require_count(self, "learning_starts", "gradient_steps", "eval_every", "save_every")
         fraction("gamma", self.gamma)
-        fraction("epsilon_fraction", self.epsilon_fraction)
-        self.dqn()
+        dqn_of(self)
 
-    def dqn(self) -> dqn.Config:
-        """What DQN decides. Raises: ConfigError for a value out of its range."""
-        return dqn.Config(
-            batch_size=self.batch_size,
-            double=self.double,
-            learning_starts=self.learning_starts,
-            train_every=self.train_every,
-            gradient_steps=self.gradient_steps or max(self.train_every, self.num_envs),
-            target_every=self.target_every,
-            tau=self.tau,
-            epsilon_end=self.epsilon_end,
-            epsilon_steps=round(self.epsilon_fraction * self.steps),
-        )
+
+def dqn_of(config: Config) -> dqn.Config:
+    """What DQN decides. Raises: ConfigError for a value out of its range."""
+    return dqn.Config(
+        batch_size=config.batch_size,
+        double=config.dqn.double,
+        dueling=config.dqn.dueling,
+        learning_starts=config.learning_starts,
+        train_every=config.train_every,
+        gradient_steps=config.gradient_steps or max(config.train_every, config.num_envs),
+        target_every=config.target_every,
+        tau=config.tau,
+        epsilon_end=config.dqn.epsilon_end,
+        epsilon_steps=round(config.dqn.epsilon_fraction * config.steps),
+        beta=config.dqn.priority_beta,
+        beta_steps=config.steps,
+    )
 
 
 DEFAULTS: dict[str, Config] = {
@@ -103,23 +124,23 @@ PRESETS: dict[str, Config] = {
     # rl-baselines3-zoo hyperparams/dqn.yml, but double
     "dqn/CartPole-v1": replace(
         DEFAULTS["dqn"], steps=50_000, lr=2.3e-3, batch_size=64, capacity=100_000, learning_starts=1000,
-        target_every=10, train_every=256, gradient_steps=128, epsilon_fraction=0.16, epsilon_end=0.04,
-        hidden=(256, 256),
+        target_every=10, train_every=256, gradient_steps=128,
+        dqn=DqnOptions(epsilon_fraction=0.16, epsilon_end=0.04), hidden=(256, 256),
     ),
     "dqn/MountainCar-v0": replace(
         DEFAULTS["dqn"], env="MountainCar-v0", steps=120_000, lr=4e-3, batch_size=128, capacity=10_000,
-        learning_starts=1000, gamma=0.98, target_every=600, train_every=16, gradient_steps=8, epsilon_fraction=0.2,
-        epsilon_end=0.07, hidden=(256, 256),
+        learning_starts=1000, gamma=0.98, target_every=600, train_every=16, gradient_steps=8,
+        dqn=DqnOptions(epsilon_fraction=0.2, epsilon_end=0.07), hidden=(256, 256),
     ),
     "dqn/LunarLander-v3": replace(
         DEFAULTS["dqn"], env="LunarLander-v3", steps=100_000, lr=6.3e-4, batch_size=128, capacity=50_000,
-        learning_starts=0, target_every=250, train_every=4, gradient_steps=0, epsilon_fraction=0.12, epsilon_end=0.1,
-        hidden=(256, 256),
+        learning_starts=0, target_every=250, train_every=4, gradient_steps=0,
+        dqn=DqnOptions(epsilon_fraction=0.12, epsilon_end=0.1), hidden=(256, 256),
     ),
     "dqn/Acrobot-v1": replace(
         DEFAULTS["dqn"], env="Acrobot-v1", steps=100_000, lr=6.3e-4, batch_size=128, capacity=50_000,
-        learning_starts=0, target_every=250, train_every=4, gradient_steps=0, epsilon_fraction=0.12, epsilon_end=0.1,
-        hidden=(256, 256),
+        learning_starts=0, target_every=250, train_every=4, gradient_steps=0,
+        dqn=DqnOptions(epsilon_fraction=0.12, epsilon_end=0.1), hidden=(256, 256),
     ),
 }  # fmt: skip
 
