@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy import sparse
 
-from onepolicy.errors import ConfigError, DataError
+from onepolicy.errors import ConfigError, DataError, nearest
 from onepolicy.tabular.coo import start_distribution, terminal_states
 from onepolicy.tabular.mdp import MDP
 from onepolicy.tabular.storage import Bools, Generated, require_memory
@@ -145,11 +145,13 @@ def from_gymnasium(env: Any, *, dtype: DTypeLike = np.float64) -> MDP:
     A state that is only ever entered by a step that ends the episode is terminal. Where some steps into a state end
     the episode and others do not, those that do lead to one more state, the last. The start is the world's own
     distribution.
-    Raises: ConfigError for a world without a table of transitions.
+    Raises: ConfigError for an unknown id, offering the nearest, or a world without a table of transitions.
     """
     if isinstance(env, str):
         import gymnasium
 
+        if env not in gymnasium.registry:
+            raise ConfigError(f"gymnasium has no world {env!r}. {nearest(env, gymnasium.registry)}")
         env = gymnasium.make(env)
     world = env.unwrapped
     table = getattr(world, "P", None)
@@ -249,7 +251,7 @@ def from_step(
     step(state, action) -> the possible outcomes, as (probability, next state, reward). actions(state) -> what can be
     done there; nothing means that the state is terminal. start: a state, or states with probabilities. States are
     anything hashable.
-    Raises: ConfigError for more than max_states states.
+    Raises: ConfigError for more than max_states states. DataError for a start where nothing can be done.
 
     >>> mdp, states = from_step(lambda n, a: [(1.0, n + a, -1.0)], lambda n: [1, 2] if n < 3 else [], 0)
     >>> states
@@ -271,6 +273,8 @@ def from_step(
                     found[following] = len(states)
                     states.append(following)
                 entries.append((s, a, found[following], p, reward))
+    if not entries:
+        raise DataError(f"nothing can be done in the start {states[0]!r}: actions({states[0]!r}) is empty.")
     s_, a_, t, p_, r = (np.asarray(column) for column in zip(*entries))
     first = np.zeros(len(states))
     first[: len(weights)] = list(weights.values())

@@ -147,7 +147,8 @@ def rows_of(
     p = np.where(sums[row] == 1, p, p / sums[row]) if s.size else p
     rewards = np.add.reduceat(p * r, first) if s.size else r
     same = (np.minimum.reduceat(r, first) == np.maximum.reduceat(r, first)) if s.size else np.ones(0, dtype=np.bool_)
-    rewards[same] = r[first[same]]
+    if s.size:
+        rewards[same] = r[first[same]]
     keep = p > 0
     if not keep.all():
         t, p, r, row = t[keep], p[keep], r[keep], row[keep]

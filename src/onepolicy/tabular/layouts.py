@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -89,8 +90,13 @@ def load(path: Path | str) -> MDP:
 
     Raises: DataError for a file that is no saved MDP.
     """
-    with np.load(Path(path), allow_pickle=False) as file:
-        arrays = dict(file)
+    try:
+        with np.load(Path(path), allow_pickle=False) as file:
+            arrays = dict(file)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; save an MDP there first.") from None
+    except (ValueError, OSError, TypeError, BadZipFile) as error:
+        raise DataError(f"{path} is no MDP of ours, but something numpy cannot read: {error}") from error
     kind = _STORAGES.get(str(arrays.pop("storage", "")))
     needed = {"terminal", "start", *(kind._fields if kind else ())}
     if kind is None or not needed <= set(arrays):
