@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onepolicy.envs.batched import Batched
-from onepolicy.envs.classic import DYNAMICS, CartPole, accelerate
+from onepolicy.envs.classic import WORLDS, CartPole, accelerate, dynamics_of
 from onepolicy.envs.vector import Discrete, make
 from onepolicy.errors import ConfigError
 
@@ -41,7 +41,7 @@ def theirs_takes(action):
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-@pytest.mark.parametrize("env_id", DYNAMICS)
+@pytest.mark.parametrize("env_id", WORLDS)
 def test_one_step_from_random_states_equals_gymnasium_to_the_bit(env_id, fresh):
     count, rng = 2000, np.random.default_rng(0)
     ours, theirs = make(env_id, count, 0), gymnasium.make(env_id).unwrapped
@@ -116,7 +116,7 @@ def test_a_seeded_run_equals_gymnasium_episode_after_episode(env_id, steps):
     assert ended["terminated"] > 0 or env_id == "Pendulum-v1"
 
 
-@pytest.mark.parametrize("env_id", DYNAMICS)
+@pytest.mark.parametrize("env_id", WORLDS)
 def test_what_a_world_is_equals_gymnasiums(env_id):
     ours, theirs = make(env_id, 2, 0), gymnasium.make(env_id)
     assert isinstance(ours, Batched)
@@ -149,9 +149,9 @@ def test_a_finished_world_starts_anew_in_the_same_step_and_its_last_observation_
     assert torch.equal(step.obs[1], step.final_obs[1])
 
 
-@pytest.mark.parametrize("env_id", DYNAMICS)
+@pytest.mark.parametrize("env_id", WORLDS)
 def test_the_time_limit_truncates_and_does_not_terminate(env_id):
-    env = Batched(DYNAMICS[env_id], 1, 0, max_steps=3)
+    env = Batched(dynamics_of(env_id), 1, 0, max_steps=3)
     rng, flags = np.random.default_rng(0), []
     for _ in range(3):
         step = env.step(random_actions(env, rng))
@@ -168,7 +168,7 @@ def test_falling_at_the_time_limit_is_both():
     assert bool(step.truncated[0])
 
 
-@pytest.mark.parametrize("env_id", DYNAMICS)
+@pytest.mark.parametrize("env_id", WORLDS)
 def test_a_world_does_not_depend_on_its_neighbours(env_id):
     alone, among = make(env_id, 1, 7), make(env_id, 5, 5)  # world 2 of the second has seed 7 too
     rng = np.random.default_rng(1)
@@ -179,9 +179,9 @@ def test_a_world_does_not_depend_on_its_neighbours(env_id):
         assert torch.equal(one.reward[0], five.reward[2])
 
 
-@pytest.mark.parametrize("env_id", DYNAMICS)
+@pytest.mark.parametrize("env_id", WORLDS)
 def test_a_saved_state_goes_on_as_if_never_stopped(env_id):
-    make_short = [Batched(DYNAMICS[env_id], 4, seed, max_steps=30) for seed in (0, 99)]
+    make_short = [Batched(dynamics_of(env_id), 4, seed, max_steps=30) for seed in (0, 99)]
     first, second = make_short
     rng = np.random.default_rng(0)
     for t in range(120):
@@ -196,7 +196,7 @@ def test_a_saved_state_goes_on_as_if_never_stopped(env_id):
             assert torch.equal(a.truncated, b.truncated)
 
 
-@pytest.mark.parametrize("env_id", DYNAMICS)
+@pytest.mark.parametrize("env_id", WORLDS)
 def test_reset_with_a_seed_forgets_the_past(env_id):
     env, fresh = make(env_id, 2, 3), make(env_id, 2, 3)
     rng = np.random.default_rng(0)

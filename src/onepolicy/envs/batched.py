@@ -1,7 +1,8 @@
 """N copies of a small world at a time: clocks, time limit, seeds, saving, and the reset within the step.
 
 In: `Batched`, which plays any `Dynamics`. Each step ends in SAME_STEP fashion: a finished copy is reset within the step
-and the observation that ended it is kept in `final_obs`. Not in: the dynamics (classic.py), rendering.
+and the observation that ended it is kept in `final_obs`. Not in: the dynamics (classic.py
+and classic_compiled.py), rendering.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class Dynamics:
     start: Callable[[np.random.Generator], NDArray[np.float64]]
     advance: Callable[[State, NDArray[Any], Flags], tuple[State, NDArray[Any], Flags]]
     observe: Callable[[State, Flags], NDArray[np.float32]]
+
+
+def as_it_is(state: State, _: Flags) -> NDArray[np.float32]:
+    """The state [K, N] as an observation [N, K]."""
+    return np.ascontiguousarray(state.T, dtype=np.float32)
 
 
 @final

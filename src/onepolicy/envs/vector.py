@@ -77,9 +77,9 @@ def make(env_id: str, num_envs: int, seed: int) -> ControlEnv:
     if num_envs < 1:
         raise ConfigError(f"num_envs is {num_envs}; a world needs at least 1 copy. Set num_envs >= 1.")
     from onepolicy.envs.batched import Batched
-    from onepolicy.envs.classic import DYNAMICS
+    from onepolicy.envs.classic import WORLDS, dynamics_of
     from onepolicy.envs.gym import GymEnv
 
-    if env_id in DYNAMICS:
-        return Batched(DYNAMICS[env_id], num_envs, seed)
+    if env_id in WORLDS:
+        return Batched(dynamics_of(env_id), num_envs, seed)
     return GymEnv(env_id, num_envs, seed)
