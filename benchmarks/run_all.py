@@ -1,4 +1,6 @@
-"""Every benchmark against a peer, one after the other; what `make bench` runs. Names on the command line choose some.
+"""Every benchmark, one after the other; what `make bench` runs. Names on the command line choose some.
+
+control_vs_sb3 takes many hours, and is run only by name; it keeps every finished run and goes on where it was.
 
 Each prints a table and writes results/NAME.json. Run them on an idle machine: they use its cores one at a time.
 """
@@ -10,16 +12,20 @@ import sys
 
 from common import FOLDER
 
+ALONE = ("planning.py", "tabular.py", "worlds.py")
+"""Benchmarks whose peers are in their own environment, or whose targets are absolute."""
+LONG = ("control_vs_sb3",)
+
 
 def main(chosen: list[str]) -> int:
     """The number of benchmarks that failed."""
-    scripts = {path.stem: path for path in sorted(FOLDER.glob("*_vs_*.py"))}
+    scripts = {path.stem: path for path in sorted([*FOLDER.glob("*_vs_*.py"), *(FOLDER / name for name in ALONE)])}
     unknown = [name for name in chosen if name not in scripts]
     if unknown:
         print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(scripts)}.", file=sys.stderr)
         return 2
     failed = []
-    for name in chosen or scripts:
+    for name in chosen or [name for name in scripts if name not in LONG]:
         print(f"\n== {name}", flush=True)
         if subprocess.run([sys.executable, str(scripts[name])], check=False).returncode:
             failed.append(name)

@@ -96,7 +96,7 @@ def load(path: Path | str) -> MDP:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; save an MDP there first.") from None
     except (ValueError, OSError, TypeError, BadZipFile) as error:
-        raise DataError(f"{path} is no MDP of ours, but something numpy cannot read: {error}") from error
+        raise DataError(f"{path} is no MDP of ours, nor any .npz file of plain arrays.") from error
     kind = _STORAGES.get(str(arrays.pop("storage", "")))
     needed = {"terminal", "start", *(kind._fields if kind else ())}
     if kind is None or not needed <= set(arrays):
