@@ -38,7 +38,7 @@ class Explorer:
         worlds = {env.num_envs for env in envs}
         if len(envs) != len(seeds) or worlds != {replay.num_envs}:
             raise ConfigError(f"{len(envs)} sets of {sorted(worlds)} worlds for {len(seeds)} learners; each needs one.")
-        self.envs, self.replay, self.random_steps = list(envs), replay, random_steps
+        self.envs, self.replay, self.seeds, self.random_steps = list(envs), replay, tuple(seeds), random_steps
         self.rngs = [derive_rng(seed, "act") for seed in seeds]
         self.steps = 0
         self.obs: Floats = np.stack([env.obs.numpy() for env in envs])
@@ -49,7 +49,7 @@ class Explorer:
     def step(self, choose: Choose) -> None:
         """One step of every world, by `choose` once the random steps are over.
 
-        Raises: DataError for an observation or reward that is not finite, naming env, seed's place, world and step.
+        Raises: DataError for an observation or reward that is not finite, naming env, seed, world and step.
         """
         action = self._any() if self.steps < self.random_steps else choose(self.obs, self.rngs)
         found = [env.step(torch.from_numpy(mine)) for env, mine in zip(self.envs, action, strict=True)]
@@ -69,6 +69,10 @@ class Explorer:
             for learner, world in zip(*ended.nonzero(), strict=True):
                 self.windows[learner].append((float(self._total[learner, world]), int(self._length[learner, world])))
             self._total[ended], self._length[ended] = 0.0, 0
+
+    def passed(self, every: int) -> bool:
+        """Whether the last step reached or went past a multiple of `every` steps."""
+        return self.steps // every > (self.steps - self.replay.num_envs) // every
 
     def metrics(self) -> list[Metrics]:
         """Of each learner: mean return and length over its last episodes; nothing before the first ended."""
@@ -125,7 +129,7 @@ class Explorer:
                 learner, world = bad[0][:2]
                 raise DataError(
                     f"{self.envs[0].env_id} gave the {what} {values[learner, world].tolist()} in world {world} of "
-                    f"learner {learner} after {self.steps} steps; it must be finite. Look for the cause in the "
+                    f"seed {self.seeds[learner]} at step {self.steps}; it must be finite. Look for the cause in the "
                     "environment, or for actions that are too large."
                 )
 

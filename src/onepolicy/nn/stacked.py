@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from onepolicy.errors import ConfigError
 from onepolicy.nn.mlp import Array
+from onepolicy.nn.stacked_layers import Activation, layers
 from onepolicy.run.seeding import derive_seed
 
-Activation = Literal["relu", "tanh", "silu"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -28,7 +28,8 @@ class Stacked(nn.Module):
 
     sizes: numbers in, hidden widths, numbers out. Layer k has weight{k} [G, in, out] and bias{k} [G, 1, out], uniform
     within 1 / sqrt(in) as torch's own linear layers begin; learner s draws its own from seeds[s], whoever learns beside
-    it. forward: [G, B, in] -> [G, B, out], no activation after the last layer.
+    it. forward: [G, B, in] -> [G, B, out], no activation after the last layer; learn: whether the weights get
+    gradients.
     """
 
     def __init__(
@@ -48,19 +49,19 @@ class Stacked(nn.Module):
                 values = [torch.empty(each, rows, after).uniform_(-bound, bound, generator=rng) for rng in rngs]
                 self.register_parameter(parameter, nn.Parameter(torch.cat(values)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        parameters = cast("dict[str, Tensor]", self._parameters)  # a lookup costs a twentieth of a module's attribute
-        last = self.layers[-1][0]
-        for weight, bias in self.layers:
-            x = torch.baddbmm(parameters[bias], x, parameters[weight])
-            if weight != last:
-                x = self._activate(x)
-        return x
+    def forward(self, x: Tensor, *, learn: bool = True) -> Tensor:
+        return self._run(x, slice(None), learn)
 
-    def _activate(self, x: Tensor) -> Tensor:
-        if self.activation == "relu":
-            return torch.relu(x)
-        return torch.tanh(x) if self.activation == "tanh" else nn.functional.silu(x)
+    def first(self, x: Tensor, *, learn: bool = True) -> Tensor:
+        """The first of each learner's networks alone: [S, B, in] -> [S, B, out]."""
+        return self._run(x, slice(None, None, self.each), learn)
+
+    def _run(self, x: Tensor, networks: slice, learn: bool) -> Tensor:
+        found = cast("dict[str, Tensor]", self._parameters)  # a lookup costs a twentieth of a module's attribute
+        parameters = [
+            found[name] if networks.step is None else found[name][networks] for pair in self.layers for name in pair
+        ]
+        return layers(x, parameters, activation=self.activation, learn=learn)
 
     def alone(self, learner: int) -> Stacked:
         """A copy of one learner's networks."""
@@ -143,7 +144,10 @@ class StackedQ(nn.Module):
 
 
 class StackedCritic(nn.Module):
-    """`count` critics Q_k(s, a) of each of S learners; forward: obs [S, B, D], action [S, B, A] -> [S, count, B]."""
+    """`count` critics Q_k(s, a) of each of S learners; forward: obs [S, B, D], action [S, B, A] -> [S, count, B].
+
+    learn: whether the critics get gradients; the action gets one either way.
+    """
 
     def __init__(
         self, seeds: Sequence[int], obs_dim: int, action_dim: int, hidden: Sequence[int], *, count: int = 2
@@ -152,11 +156,15 @@ class StackedCritic(nn.Module):
         self.count = count
         self.body = Stacked(seeds, (obs_dim + action_dim, *hidden, 1), each=count, name="critic")
 
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, action: Tensor, *, learn: bool = True) -> Tensor:
         x = torch.cat([obs, action], dim=-1)
         learners, rows, width = x.shape
         x = x.unsqueeze(1).expand(learners, self.count, rows, width).reshape(-1, rows, width)
-        return cast(Tensor, self.body(x)).view(learners, self.count, rows)
+        return cast(Tensor, self.body(x, learn=learn)).view(learners, self.count, rows)
+
+    def first(self, obs: Tensor, action: Tensor, *, learn: bool = True) -> Tensor:
+        """The first critic alone, [S, B]."""
+        return self.body.first(torch.cat([obs, action], dim=-1), learn=learn).squeeze(-1)
 
 
 def target_of(network: Network) -> Network:

@@ -1,0 +1,203 @@
+"""SAC: reward and entropy at once; a squashed Gaussian against the least of twin critics, at a temperature it learns.
+
+`fit` is the algorithm. In: targets, losses, the loop, for S learners at once, with actions in [-1, 1]. Not in: the
+world's bounds (envs/scaled.py), memory, networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onepolicy.acting.explore import Choose, Explorer
+from onepolicy.data.replay import Floats, Transitions
+from onepolicy.errors import ConfigError
+from onepolicy.learning.optim import OptimConfig
+from onepolicy.learning.stacked import StackedOptimizer
+from onepolicy.nn.actors import StackedGaussian, squashed
+from onepolicy.nn.stacked import StackedCritic, follow, target_of
+from onepolicy.run.seeding import derive_rng
+
+
+@dataclass(frozen=True)
+class Config:
+    """What SAC decides. Everything that counts, counts environment steps of one learner, over all its worlds.
+
+    learning_starts: steps before the first update, with random actions. train_every: steps between updates.
+    gradient_steps: updates each time. temperature: what a nat of entropy is worth, in reward; None learns it, from 1.
+    target_entropy: that a learnt temperature aims at, nats of actions in [-1, 1]; None for -1 for each of their
+    numbers. tau: how far the target moves at each update.
+    """
+
+    batch_size: int = 256
+    learning_starts: int = 100
+    train_every: int = 1
+    gradient_steps: int = 1
+    temperature: float | None = None
+    target_entropy: float | None = None
+    tau: float = 0.005
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "train_every", "gradient_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it is at least 1. Set {name} >= 1.")
+        if self.temperature is not None and not self.temperature > 0.0:
+            raise ConfigError(f"temperature is {self.temperature}; it is positive, or None to learn it.")
+        if not 0.0 < self.tau <= 1.0:
+            raise ConfigError(f"tau is {self.tau}; it is a share, in (0, 1].")
+
+
+def soft_target(q: Tensor, logp: Tensor, temperature: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
+    """r + discount (min_k Q_k(s', a') - alpha log pi(a'|s')), a' drawn.
+
+    q [S, K, B]; logp, reward, discount [S, B]; temperature alpha [S, 1]. Source: Haarnoja et al. 2018 (arXiv
+    1812.05905), equations 2, 3 and 5; the least of two as in Fujimoto et al. 2018.
+
+    >>> import torch
+    >>> one = torch.ones(1, 1)
+    >>> soft_target(torch.tensor([[[3.0], [2.0]]]), -0.5 * one, 0.2 * one, one, 0.9 * one)
+    tensor([[2.8900]])
+    """
+    return torch.addcmul(reward, discount, q.amin(dim=1) - temperature * logp)
+
+
+def critic_loss(q: Tensor, target: Tensor) -> Tensor:
+    """sum_k mean_b (Q_k - y)^2 / 2, of each learner. q [S, K, B], target [S, B]. Returns: [S]."""
+    return 0.5 * (q - target.unsqueeze(1)).square().mean(dim=2).sum(dim=1)
+
+
+def actor_loss(q: Tensor, logp: Tensor, temperature: Tensor) -> Tensor:
+    """mean_b alpha log pi(a|s) - min_k Q_k(s, a). q [S, K, B], logp [S, B], temperature [S, 1]. Returns: [S]."""
+    return (temperature * logp - q.amin(dim=1)).mean(dim=1)
+
+
+def temperature_loss(log_temperature: Tensor, logp: Tensor, target_entropy: float) -> Tensor:
+    """-log alpha mean_b (log pi(a|s) + H): its gradient is the lack of entropy, at every temperature the same.
+
+    log_temperature [S]; logp [S, B], not differentiated. Returns: [S].
+    The paper (equation 18) has alpha in place of log alpha, which learns slowly where alpha is small; stable-baselines3
+    and the authors' code have the logarithm.
+    """
+    return -log_temperature * (logp.detach().mean(dim=1) + target_entropy)
+
+
+@final
+class Learner:
+    """Actors and critics of S learners, with all they learn by: what acts and what learns. A checkpoint part.
+
+    seeds: one a learner, of its first weights and of the actions its updates draw. Actions are in [-1, 1].
+    metrics: [S] each, of the last updates.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        config: Config,
+        optim: OptimConfig,
+    ) -> None:
+        self.config, self.obs_dim = config, obs_dim
+        self.actor = StackedGaussian(seeds, obs_dim, action_dim, hidden)
+        self.critic = StackedCritic(seeds, obs_dim, action_dim, hidden)
+        self.target_critic = target_of(self.critic)
+        self.log_temperature = nn.Parameter(torch.full((len(seeds),), math.log(config.temperature or 1.0)))
+        self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
+        self.actor_optimizer = StackedOptimizer(self.actor.parameters(), tuple(seeds), optim)
+        self.critic_optimizer = StackedOptimizer(self.critic.parameters(), tuple(seeds), optim)
+        self.temperature_optimizer = StackedOptimizer([self.log_temperature], tuple(seeds), optim)
+        self.rngs = [derive_rng(seed, "policy noise") for seed in seeds]
+        self.metrics: dict[str, Tensor] = {}
+        self.view = self.actor.numpy_view()
+
+    def explore(self, steps: int) -> Choose:
+        """Draws from the policy; at all `steps` the same."""
+        del steps
+
+        def choose(obs: Floats, rngs: Sequence[np.random.Generator]) -> Floats:
+            mean, log_std = self.view(obs)
+            noise = np.stack([rng.standard_normal(mean.shape[1:], dtype=np.float32) for rng in rngs])
+            return np.tanh(mean + np.exp(log_std) * noise)
+
+        return choose
+
+    def greedy(self, obs: Floats) -> Floats:
+        """tanh of the means [S, N, A] for observations [S, N, D]."""
+        return np.tanh(self.view(obs)[0])
+
+    def update(self, batch: Transitions) -> None:
+        """One step of temperature, critics and actor, and the target's move."""
+        noise, ahead = self._noise(batch.action.shape)
+        temperature = self.log_temperature.detach().exp().unsqueeze(1)
+        mean, log_std = self.actor(batch.obs)
+        action, logp = squashed(mean, log_std, noise)
+        with torch.no_grad():
+            mean, log_std = self.actor(batch.next_obs)
+            next_action, next_logp = squashed(mean, log_std, ahead)
+            q = self.target_critic(batch.next_obs, next_action)
+            target = soft_target(q, next_logp, temperature, batch.reward, batch.discount)
+        q = self.critic(batch.obs, batch.action)
+        self.metrics |= {
+            "value/loss": self.critic_optimizer.step(critic_loss(q, target)),
+            "value/q": q.detach().mean(dim=(1, 2)),
+            "policy/entropy": -logp.detach().mean(dim=1),
+            "policy/temperature": temperature.squeeze(1),
+        }
+        if self.config.temperature is None:
+            self.temperature_optimizer.step(temperature_loss(self.log_temperature, logp, self.target_entropy))
+        climb = self.critic(batch.obs, action, learn=False)
+        self.metrics["policy/loss"] = self.actor_optimizer.step(actor_loss(climb, logp, temperature))
+        follow(self.target_critic, self.critic, self.config.tau)
+
+    def _noise(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Two standard normal draws of shape [S, B, A], each learner's from its own stream."""
+        found = np.stack([rng.standard_normal((2, *shape[1:]), dtype=np.float32) for rng in self.rngs], axis=1)
+        first, second = torch.from_numpy(found)
+        return first, second
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, temperatures, optimizers, the noise's random streams and the last metrics."""
+        found: dict[str, Any] = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return found | {
+            "log_temperature": self.log_temperature.detach().clone(),
+            "rngs": [rng.bit_generator.state for rng in self.rngs],
+            "metrics": self.metrics,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of state_dict."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.log_temperature.copy_(state["log_temperature"])
+        for rng, saved in zip(self.rngs, state["rngs"], strict=True):
+            rng.bit_generator.state = saved
+        self.metrics = dict(state["metrics"])
+
+
+_PARTS = ("actor", "critic", "target_critic", "actor_optimizer", "critic_optimizer", "temperature_optimizer")
+
+
+def fit(
+    learner: Learner,
+    explorer: Explorer,
+    config: Config,
+    *,
+    steps: int,
+    after_step: Callable[[int, dict[str, Tensor]], bool],
+) -> None:
+    """Play and learn until every learner has played `steps` steps, or after_step(steps, metrics [S]) is True."""
+    while explorer.steps < steps:
+        explorer.step(learner.explore(explorer.steps))
+        if explorer.steps > config.learning_starts and explorer.passed(config.train_every):
+            for _ in range(config.gradient_steps):
+                learner.update(explorer.replay.sample(config.batch_size))
+        if after_step(explorer.steps, learner.metrics):
+            break
