@@ -94,7 +94,8 @@ def q_target(q_online: Tensor, q_target: Tensor, reward: Tensor, discount: Tenso
 class Learner:
     """Q of S learners, its target and its optimizer: what acts and what learns. A checkpoint part.
 
-    seeds: one a learner, of its first weights. The optimizer's max_grad_norm is each learner's own.
+    seeds: one a learner, of its first weights. The optimizer's max_grad_norm is each learner's own. metrics: of the
+    last update, [S] each.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Learner:
         self.target = target_of(self.q)
         self.optimizer = StackedOptimizer(self.q.parameters(), tuple(seeds), optim)
         self.view = self.q.numpy_view()
+        self.metrics: dict[str, Tensor] = {}
 
     def explore(self, steps: int) -> Callable[[Floats, Sequence[np.random.Generator]], NDArray[np.int64]]:
         """Epsilon-greedy after `steps` steps."""
@@ -121,10 +123,10 @@ class Learner:
         """The best actions [S, N] for observations [S, N, D]."""
         return self.view(obs).argmax(axis=-1)
 
-    def update(self, batch: Transitions) -> tuple[dict[str, Tensor], Tensor]:
+    def update(self, batch: Transitions) -> Tensor:
         """One step on a batch: mean Huber loss of the TD error, bound 1, weighted where the batch has weights.
 
-        Metrics [S], and the errors' sizes [S, B] before the step.
+        Returns the sizes of the errors [S, B], of before the step.
         """
         with torch.no_grad():
             ahead = self.target(batch.next_obs)
@@ -134,17 +136,22 @@ class Learner:
         loss = nn.functional.smooth_l1_loss(q, goal, reduction="none")
         if batch.weight is not None:
             loss = loss * batch.weight
-        found = self.optimizer.step(loss.mean(dim=-1))
-        return {"learner/loss": found, "value/q": q.detach().mean(dim=-1)}, (q.detach() - goal).abs_()
+        q = q.detach()
+        self.metrics = {"learner/loss": self.optimizer.step(loss.mean(dim=-1)), "value/q": q.mean(dim=-1)}
+        return (q - goal).abs_()
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks and optimizer."""
-        return {name: getattr(self, name).state_dict() for name in ("q", "target", "optimizer")}
+        """Networks and optimizer; and the metrics, which a line of the log may ask for before the next update."""
+        return {name: getattr(self, name).state_dict() for name in _PARTS} | {"metrics": self.metrics}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of state_dict."""
-        for name, saved in state.items():
-            getattr(self, name).load_state_dict(saved)
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.metrics = state["metrics"]
+
+
+_PARTS = ("q", "target", "optimizer")
 
 
 def fit(
@@ -156,7 +163,6 @@ def fit(
     after_step: Callable[[int, dict[str, Tensor]], bool],
 ) -> None:
     """Play and learn until every learner has played `steps` steps, or after_step(steps, metrics [S]) is True."""
-    metrics: dict[str, Tensor] = {}
     memory = explorer.replay
     while explorer.steps < steps:
         before = explorer.steps
@@ -164,11 +170,10 @@ def fit(
         if explorer.steps >= config.learning_starts and passed(before, explorer.steps, config.train_every):
             for _ in range(config.gradient_steps):
                 batch = memory.sample(config.batch_size, beta=config.weight_exponent(before))
-                metrics, error = learner.update(batch)
-                memory.prioritise(batch.row, error)
+                memory.prioritise(batch.row, learner.update(batch))
         if passed(before, explorer.steps, config.target_every):
             follow(learner.target, learner.q, config.tau)
-        if after_step(explorer.steps, metrics):
+        if after_step(explorer.steps, learner.metrics):
             break
 
 

@@ -84,7 +84,16 @@ def main(config: Config, resume: Path | None = None) -> Report:
         title = f"{config.algo} {config.env}, " + (f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {config.seed}")
         with progress(config.steps, title, done=start) as bar:
             loop = Loop(
-                run, config.steps, config.eval_every, config.save_every, bar, evaluate, explorer.metrics, parts, seeds
+                run,
+                config.steps,
+                config.eval_every,
+                config.save_every,
+                bar,
+                evaluate,
+                explorer.metrics,
+                parts,
+                seeds,
+                start,
             )
             if start == 0:
                 loop.begin()

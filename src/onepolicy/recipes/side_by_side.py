@@ -39,8 +39,11 @@ class Loop:
     parts: Mapping[str, Any]
     seeds: Sequence[int]
     done: int = 0
-    logged: int = 0
+    logged: int = field(init=False)
     started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.logged = self.done
 
     def begin(self) -> None:
         """The first line: what an untrained policy does."""

@@ -52,6 +52,7 @@ METRICS: dict[str, Metric] = {
     "learner/logp_gap": Metric("nats", "Largest |logp - logp_behaviour| of the step, at the weights before it."),
     "learner/micro_batches": Metric("count", "Parts in which the step's batch went through the policy."),
     "learner/oom_retries": Metric("count", "Times the step was begun again with smaller parts, out of memory."),
+    "value/q": Metric("reward", "Mean Q(s, a) of an update's batch, discounted; above what can be earned, it is biased."),
     "learner/skipped": Metric("count", "Optimizer steps skipped since the start: loss or gradient not finite."),
     "rollout/score": Metric("reward", "Mean score of the episodes that could be judged."),
     "rollout/score_invalid": Metric("share", "Completions whose verifier failed; left out of baselines and loss."),
