@@ -9,7 +9,7 @@ from onepolicy.envs.batched import Batched
 from onepolicy.envs.classic import CartPole
 from onepolicy.envs.gym import GymEnv
 from onepolicy.envs.vector import Box, Discrete, make
-from onepolicy.errors import ConfigError
+from onepolicy.errors import ConfigError, DataError
 
 
 def test_our_loop_around_gymnasiums_cartpole_equals_our_batched_one():
@@ -161,16 +161,138 @@ def test_a_missing_package_names_its_extra():
             make("LunarLander-v3", 1, 0)
 
 
-def test_actions_we_cannot_take_are_refused():
-    class Two(Opaque):
-        action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+@pytest.fixture
+def registered():
+    """Registers world classes under names that are forgotten afterwards."""
+    names = []
 
-    gymnasium.register("Two-v0", Two)
-    try:
-        with pytest.raises(ConfigError, match="only Discrete and Box"):
-            make("Two-v0", 1, 0)
-    finally:
-        del gymnasium.registry["Two-v0"]
+    def register(name, world):
+        gymnasium.register(name, world)
+        names.append(name)
+        return name
+
+    yield register
+    for name in names:
+        del gymnasium.registry[name]
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (gymnasium.spaces.Text(3), "only Discrete, MultiDiscrete, MultiBinary and Box"),
+        (gymnasium.spaces.Box(0, 9, (2,), np.int32), "only Discrete, MultiDiscrete, MultiBinary and Box"),
+        (gymnasium.spaces.MultiDiscrete([70, 80]), "5,600 combinations; at most 4,096"),
+        (gymnasium.spaces.MultiBinary(64), r"18,446,744,073,709,551,616 combinations"),
+    ],
+)
+def test_actions_we_cannot_take_are_refused(space, words, registered):
+    name = registered("Two-v0", type("Two", (Opaque,), {"action_space": space}))
+    with pytest.raises(ConfigError, match=words):
+        make(name, 1, 0)
+
+
+def test_observations_of_no_fixed_length_are_refused(registered):
+    space = gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2))
+    name = registered("Long-v0", type("Long", (Opaque,), {"observation_space": space}))
+    with pytest.raises(ConfigError, match=r"has no fixed length\. Wrap it"):
+        make(name, 1, 0)
+
+
+class Echo(gymnasium.Env):
+    """Remembers the actions it was given."""
+
+    observation_space = gymnasium.spaces.Box(0.0, 9.0, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        self.given = []
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.given.append(action)
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+def test_an_observation_of_another_length_is_not_spread_over_the_row(registered):
+    name = registered("Narrow-v0", type("Narrow", (Echo,), {"observation_space": gymnasium.spaces.Box(0, 9, (3,))}))
+    with pytest.raises(DataError, match="ValueError in world 0 at its reset"):
+        make(name, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (
+            gymnasium.spaces.MultiDiscrete([2, 3], start=[0, 5]),
+            [[0, 5], [0, 6], [0, 7], [1, 5], [1, 6], [1, 7]],
+        ),
+        (gymnasium.spaces.MultiBinary(2), [[0, 0], [0, 1], [1, 0], [1, 1]]),
+        (gymnasium.spaces.MultiDiscrete(np.array([[2], [2]])), [[[0], [0]], [[0], [1]], [[1], [0]], [[1], [1]]]),
+    ],
+)
+def test_several_choices_at_once_are_one_action_for_each_combination(space, expected, registered):
+    env = make(registered("Several-v0", type("Several", (Echo,), {"action_space": space})), 1, 0)
+    assert env.actions == Discrete(len(expected))
+    for number in range(len(expected)):
+        env.step(torch.tensor([number]))
+    given = env.envs[0].unwrapped.given
+    assert [action.tolist() for action in given] == expected
+    assert all(space.contains(action) for action in given)
+    for wrong in (-1, len(expected)):
+        with pytest.raises(ConfigError, match=f"takes numbers from 0 to {len(expected) - 1}"):
+            env.step(torch.tensor([wrong]))
+
+
+def test_parts_of_observations_stand_in_the_documented_order(registered):
+    """A plain Dict's keys are sorted, b after a; a Tuple is as it stands; each discrete choice is one-hot."""
+    spaces = gymnasium.spaces
+    inner = spaces.Dict({"b": spaces.Box(-9, 9, (2, 1)), "a": spaces.Discrete(3)})
+    space = spaces.Tuple((spaces.MultiBinary(2), inner, spaces.MultiDiscrete([2, 2])))
+
+    class Parts(Opaque):
+        observation_space = space
+
+        def reset(self, *, seed=None, options=None):
+            parts = {"b": np.array([[4.0], [5.0]], np.float32), "a": 2}
+            return (np.array([1, 0], np.int8), parts, np.array([0, 1])), {}
+
+    env = make(registered("Parts-v0", Parts), 2, 0)
+    assert env.obs.tolist() == [[1, 0, 0, 0, 1, 4, 5, 1, 0, 0, 1]] * 2
+
+
+class Breaking(Echo):
+    """Fails in its third step."""
+
+    def step(self, action):
+        if len(self.given) == 2:
+            raise KeyError("no such place")
+        return super().step(action)
+
+
+def test_a_world_that_raises_is_named_with_its_step(registered):
+    env = make(registered("Breaking-v0", Breaking), 2, 0)
+    env.envs[0].unwrapped.given = [0, 0, 0]  # the first copy is past it
+    for _ in range(2):
+        env.step(torch.tensor([0, 1]))
+    with pytest.raises(
+        DataError, match="Breaking-v0 raised KeyError in world 1 after 2 steps, at action 1: 'no such pl"
+    ):
+        env.step(torch.tensor([0, 1]))
+
+
+def test_a_world_that_raises_or_misshapes_at_its_reset_is_named_with_its_seed(registered):
+    class Shy(Echo):
+        def reset(self, *, seed=None, options=None):
+            if seed == 8:
+                return np.zeros(3, np.float32), {}
+            return super().reset()
+
+    name = registered("Shy-v0", Shy)
+    make(name, 1, 7)
+    with pytest.raises(DataError, match="Shy-v0 raised ValueError in world 1 at its reset with seed 8"):
+        make(name, 2, 7)
 
 
 def test_no_worlds_are_refused():

@@ -2,14 +2,17 @@
 
 Each step ends in SAME_STEP fashion by our own loop (a finished copy is reset within the step, the observation that
 ended it is kept), because gymnasium's vector worlds reset a step late by default and would put rows without a choice
-into the data. In: vectors of observations (any space gymnasium can flatten), Discrete and Box actions, exact saving of
-worlds made of plain Python and numpy state. Not in: worker processes, pixels.
+into the data. In: vectors of observations (any space gymnasium can flatten), Discrete, MultiDiscrete, MultiBinary and
+Box actions, exact saving of worlds made of plain Python and numpy state. Not in: worker processes, pixels, masks of
+actions.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from copy import deepcopy
+from itertools import product
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, final
 
@@ -23,20 +26,28 @@ from torch import Tensor
 
 from onepolicy.batch import EnvStep
 from onepolicy.envs.vector import ActionSpace, Box, Discrete
-from onepolicy.errors import ConfigError, nearest
+from onepolicy.errors import ConfigError, DataError, nearest
 
 PLAIN = (bool, int, float, str, type(None), np.ndarray, np.generic)
 UNCHANGING = (gymnasium.Space, EnvSpec, type, FunctionType, BuiltinFunctionType)
 """Attributes of a world that describe it and do not change while it runs."""
+MOST_JOINT = 4096
+"""Combinations of several discrete choices that can be one action; a policy has an output for each."""
+Several = gymnasium.spaces.MultiDiscrete | gymnasium.spaces.MultiBinary
 
 
 @final
 class GymEnv:
     """`num_envs` copies of gymnasium's world `env_id`; copy i is seeded `seed + i`.
 
-    Observations are flattened to [N, D] float32 (Discrete ones become one-hot). Box actions are flattened to
-    [N, dim] and clipped to their bounds here, at the world: the policy and its log-probability know nothing of it.
-    Raises: ConfigError for an unknown id, a missing package, or action spaces other than Discrete and bounded Box.
+    Observations are flattened to [N, D] float32, as gymnasium.spaces.flatten does: a Box row by row, MultiBinary as 0
+    and 1, Discrete one-hot, MultiDiscrete one-hot for each choice in turn, a Tuple's parts in their order, a Dict's in
+    the order of the space's keys, which gymnasium sorts unless they came as an OrderedDict. Several discrete choices at
+    once (MultiDiscrete, MultiBinary) are one action for each combination, the last choice changing fastest. Box actions
+    are flattened to [N, dim] and clipped to their bounds here, at the world: the policy and its log-probability know
+    nothing of it. steps: of each copy since it was made.
+    Raises: ConfigError for an unknown id, a missing package, a space that cannot be acted in or has no fixed length;
+    DataError for whatever a copy raises, naming the copy and its step.
     """
 
     def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
@@ -46,7 +57,8 @@ class GymEnv:
         self.obs_space = first.observation_space
         self.obs_dim = _obs_dim(env_id, first)
         self.actions = _action_space(env_id, first)
-        self.restarts = 0
+        self._choices = _choices(first.action_space)
+        self.restarts = self.steps = 0
         self.reset(seed)
 
     @property
@@ -57,7 +69,12 @@ class GymEnv:
     def reset(self, seed: int) -> Tensor:
         """New episodes in all copies, copy i seeded `seed + i`; the first observations [N, D]."""
         self.seed = seed
-        self._obs = np.stack([self._flat(env.reset(seed=seed + i)[0]) for i, env in enumerate(self.envs)])
+        self._obs = np.empty((self.num_envs, self.obs_dim), dtype=np.float32)
+        for i, env in enumerate(self.envs):
+            try:
+                self._obs[i] = self._flat(env.reset(seed=seed + i)[0])
+            except Exception as error:
+                raise DataError(self._blame(f"at its reset with seed {seed + i}", i, error)) from error
         return self.obs
 
     def step(self, action: Tensor) -> EnvStep:
@@ -67,10 +84,14 @@ class GymEnv:
         final_obs = np.empty_like(self._obs)
         obs = np.empty_like(self._obs)
         for i, (env, chosen) in enumerate(zip(self.envs, self._native(action), strict=True)):
-            seen, reward[i], terminated[i], truncated[i], _ = env.step(chosen)
-            final_obs[i] = obs[i] = self._flat(seen)
-            if terminated[i] or truncated[i]:
-                obs[i] = self._flat(env.reset()[0])
+            try:
+                seen, reward[i], terminated[i], truncated[i], _ = env.step(chosen)
+                final_obs[i] = obs[i] = self._flat(seen)
+                if terminated[i] or truncated[i]:
+                    obs[i] = self._flat(env.reset()[0])
+            except Exception as error:
+                raise DataError(self._blame(f"after {self.steps} steps, at action {chosen}", i, error)) from error
+        self.steps += 1
         self._obs = obs
         return EnvStep(
             obs=torch.from_numpy(obs.copy()),
@@ -82,7 +103,8 @@ class GymEnv:
 
     def state_dict(self) -> dict[str, Any]:
         """The plain state of every copy, or why it cannot be had (`obstacle`)."""
-        state: dict[str, Any] = {"obs": self._obs.copy(), "seed": self.seed, "restarts": self.restarts}
+        state: dict[str, Any] = {name: getattr(self, name) for name in ("seed", "restarts", "steps")}
+        state["obs"] = self._obs.copy()
         try:
             return state | {"obstacle": None, "layers": [_snapshot(env) for env in self.envs]}
         except TypeError as error:
@@ -95,7 +117,7 @@ class GymEnv:
                 f"the saved state is of {len(state['obs'])} copies, this {self.env_id} has {self.num_envs}. Make it "
                 f"with num_envs={len(state['obs'])}."
             )
-        self.restarts = state["restarts"]
+        self.restarts, self.steps = state["restarts"], state["steps"]
         if state["obstacle"] is None:
             self.reset(state["seed"])
             for env, layers in zip(self.envs, state["layers"], strict=True):
@@ -113,14 +135,25 @@ class GymEnv:
         self.seed = state["seed"]
 
     def _flat(self, obs: Any) -> NDArray[np.float32]:
-        return np.asarray(flatten(self.obs_space, obs), dtype=np.float32)
+        return np.asarray(flatten(self.obs_space, obs), dtype=np.float32).reshape(self.obs_dim)
+
+    def _blame(self, when: str, copy: int, error: Exception) -> str:
+        return (
+            f"{self.env_id} raised {type(error).__name__} in world {copy} {when}: {error}. Look for the cause in the "
+            "environment."
+        )
 
     def _native(self, action: Tensor) -> list[Any]:
         """The actions as gymnasium wants them."""
+        if self._choices is not None:
+            numbers = action.tolist()
+            if not all(0 <= number < len(self._choices) for number in numbers):
+                raise ConfigError(
+                    f"action is {numbers}; {self.env_id} takes numbers from 0 to {len(self._choices) - 1}, one a world."
+                )
+            chosen = [self._choices[number] for number in numbers]
+            return chosen if isinstance(self._choices, range) else [each.copy() for each in chosen]
         space = self.envs[0].action_space
-        if isinstance(space, gymnasium.spaces.Discrete):
-            return [int(a) + int(space.start) for a in action.tolist()]
-        assert isinstance(space, gymnasium.spaces.Box)
         shaped = action.numpy().reshape(self.num_envs, *space.shape)
         return list(np.clip(shaped, space.low, space.high).astype(space.dtype, copy=False))
 
@@ -155,7 +188,38 @@ def _action_space(env_id: str, env: Any) -> ActionSpace:
         return Discrete(int(space.n))
     if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return Box(tuple(space.low.ravel().tolist()), tuple(space.high.ravel().tolist()))
-    raise ConfigError(f"{env_id} takes actions of {space}; only Discrete and Box of floats can be acted in.")
+    if not isinstance(space, Several):
+        raise ConfigError(
+            f"{env_id} takes actions of {space}; only Discrete, MultiDiscrete, MultiBinary and Box of floats can be "
+            "acted in. Wrap it so that it takes one of these."
+        )
+    joint = int(np.prod(_sizes(space), dtype=object))
+    if joint > MOST_JOINT:
+        raise ConfigError(
+            f"{env_id} takes actions of {space}, {joint:,} combinations; at most {MOST_JOINT:,} can be acted in. Wrap "
+            "it so that fewer choices are made at once."
+        )
+    return Discrete(joint)
+
+
+def _sizes(space: Any) -> list[int]:
+    """How many values each of several choices has."""
+    return (
+        [2] * int(np.prod(space.shape))
+        if isinstance(space, gymnasium.spaces.MultiBinary)
+        else space.nvec.ravel().tolist()
+    )
+
+
+def _choices(space: Any) -> Sequence[Any] | None:
+    """What gymnasium is given for each action number; None where actions are real numbers."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return range(int(space.start), int(space.start) + int(space.n))
+    if not isinstance(space, Several):
+        return None
+    start = getattr(space, "start", 0)
+    rows = product(*(range(size) for size in _sizes(space)))
+    return [(np.array(row).reshape(space.shape) + start).astype(space.dtype) for row in rows]
 
 
 def _layers(env: Any) -> list[Any]:
