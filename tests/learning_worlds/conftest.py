@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from onepolicy.acting.collect import Collector
-from onepolicy.algos import a2c, ppo, reinforce
+from onepolicy.algos import a2c, ppo, reinforce, trpo
 from onepolicy.batch import EnvStep
 from onepolicy.envs.vector import Discrete
 from onepolicy.learning.learner import PolicyLearner
@@ -104,6 +104,17 @@ def train_reinforce(env, updates, *, gamma, seed=0, lr=1e-2):
     return _train(env, seed, adam, reinforce.loss(config), 10, fit, updates)
 
 
+def train_trpo(env, updates, *, gamma, seed=0, lr=1e-2):
+    """A policy trained by TRPO with rollouts of 8 steps, twice as many as PPO."""
+    config = trpo.Config(gamma=gamma, lam=0.9, target_kl=0.02, damping=0.01, epochs=10, batch_size=64)
+
+    def fit(learner, collector, after):
+        trpo.fit(learner, collector, config, trpo.Failures(), steps=FOREVER, seed=seed, after_step=after)
+
+    adam = OptimConfig(lr=lr, name="adam", eps=1e-5, max_grad_norm=0.0)
+    return _train(env, seed, adam, trpo.loss(), 8, fit, updates // 4)
+
+
 def _train(env, seed, optim, loss, steps, fit, iterations):
     policy = CategoricalPolicy(env.obs_dim, env.actions.n, hidden=(32,), seed=seed)
     learner = PolicyLearner(policy, loss, optim=optim)
@@ -117,7 +128,7 @@ def _train(env, seed, optim, loss, steps, fit, iterations):
     return policy, history[-1]
 
 
-@pytest.fixture(params=[train_ppo, train_a2c, train_reinforce], ids=["ppo", "a2c", "reinforce"])
+@pytest.fixture(params=[train_ppo, train_a2c, train_reinforce, train_trpo], ids=["ppo", "a2c", "reinforce", "trpo"])
 def train(request):
     """One of the algorithms."""
     return request.param

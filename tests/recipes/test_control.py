@@ -1,6 +1,7 @@
 """The control recipe: exact resume wherever it is killed, seeds that do not depend on one another, clear errors."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -9,10 +10,11 @@ from dataclasses import replace
 
 import pytest
 
+from onepolicy.algos import ppo
 from onepolicy.errors import ConfigError, TrainingError
 from onepolicy.evaluation.returns import evaluate_policy
 from onepolicy.recipes import control
-from onepolicy.recipes.control import DEFAULTS, PRESETS, Config, load, main, starting_point
+from onepolicy.recipes.control import DEFAULTS, PRESETS, Config, load, main, method_of, starting_point
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json, to_json
 from onepolicy.run.run import Run
 
@@ -20,6 +22,8 @@ TINY = {
     "ppo": Config(num_envs=2, n_steps=16, batch_size=10, epochs=2, schedule="linear", steps=128),
     "a2c": Config(algo="a2c", num_envs=2, n_steps=5, lam=1.0, schedule="linear", steps=40),
     "reinforce": Config(algo="reinforce", num_envs=2, n_steps=9, steps=250),
+    "penalty": Config(num_envs=2, n_steps=16, batch_size=10, epochs=2, steps=128, penalty=1.0, target_kl=1e-4),
+    "trpo": Config(algo="trpo", num_envs=2, n_steps=16, batch_size=10, epochs=2, steps=128, target_kl=0.01),
     "gaussian": Config(env="Pendulum-v1", num_envs=2, n_steps=16, batch_size=10, epochs=2, steps=96),
 }
 
@@ -41,7 +45,7 @@ def prints(directory):
     """Hashes of the metrics and of everything in the newest checkpoint: weights, optimizer, worlds, generators."""
     newest = max((directory / "checkpoints").iterdir(), key=lambda path: int(path.name.split("-")[1]))
     files = [path for path in sorted(newest.iterdir()) if path.name != "MANIFEST.json"]
-    assert {path.stem for path in files} == {"policy", "learner", "collector"}
+    assert {path.stem for path in files} - {"penalty", "failures"} == {"policy", "learner", "collector"}
     return {"metrics": sha(directory / "metrics.jsonl"), "step": newest.name, **{f.name: sha(f) for f in files}}
 
 
@@ -109,6 +113,19 @@ def test_a_signal_saves_and_leaves_with_its_own_code(tmp_path, monkeypatch, caps
     assert f"onepolicy resume {tmp_path / 'cut'}" in capsys.readouterr().out
     main(replace(config, save_every=0), resume=tmp_path / "cut")
     assert prints(tmp_path / "cut") == prints(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("no_report")
+def test_the_penalty_of_a_resumed_run_is_the_one_it_had(tmp_path):
+    """Doubled or halved since the start, and so not the one of the configuration."""
+    main(tiny("penalty", tmp_path / "run"))
+    penalty = ppo.Penalty(1.0)
+    Run.open(tmp_path / "run").load(penalty=penalty)
+    assert penalty.beta != 1.0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()][1:]
+    for one, two in itertools.pairwise(lines):
+        factor = 2.0 if one["policy/kl"] > 1.5e-4 else 0.5 if one["policy/kl"] < 1e-4 / 1.5 else 1.0
+        assert two["policy/penalty"] == factor * one["policy/penalty"]
 
 
 @pytest.mark.usefixtures("no_report")
@@ -197,12 +214,14 @@ def test_presets_are_found_by_algorithm_and_world():
         ({"n_steps": 0}, "n_steps is 0"),
         ({"eval_every": -1}, "eval_every is -1"),
         ({"gamma": 1.01}, "gamma is 1.01"),
+        ({"algo": "trpo"}, "target_kl is None"),
+        ({"penalty": 1.0}, "penalty is 1.0 without a target_kl"),
         ({"algo": "reinforce", "schedule": "linear"}, "number of updates is not known"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong, words):
     with pytest.raises(ConfigError, match=words):
-        Config(**wrong)
+        method_of(Config(**wrong))
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -1,4 +1,4 @@
-"""Divergence of the policy from a reference, KL(pi || ref): three one-sample estimators and the exact sum.
+"""Divergence of the policy from a reference, KL(pi || ref): three one-sample estimators and the exact ones.
 
 With d = log pi(a) - log ref(a) and a drawn from pi, all three estimate KL(pi || ref) per element. As a *value* k1 and
 k3 are unbiased and k2 is not; as a *loss to differentiate* through logp, k2's gradient is the unbiased one of the
@@ -56,3 +56,14 @@ def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:
     possible = logp > -torch.inf
     difference = torch.where(possible, logp, 0.0) - torch.where(possible, logp_ref, 0.0)
     return (logp.exp() * difference).sum(-1)
+
+
+def exact_gaussian(mean: Tensor, log_std: Tensor, mean_ref: Tensor, log_std_ref: Tensor) -> Tensor:
+    """The divergence of one diagonal Gaussian from another, sum_d log(q / p) + (p^2 + (m - n)^2) / (2 q^2) - 1/2.
+
+    p, m: std and mean of the first; q, n: of the reference. means [..., D]; log_stds [..., D] or [D], nats.
+    Returns: [...], nats.
+    """
+    gap = log_std_ref - log_std
+    spread = torch.exp(-2.0 * gap) + ((mean - mean_ref) * torch.exp(-log_std_ref)).square()
+    return (gap + 0.5 * spread - 0.5).sum(-1)

@@ -75,6 +75,17 @@ def clipped(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, h
     return torch.where(held > free, held, free)
 
 
+def kl_penalised(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, beta: float) -> Tensor:
+    """The surrogate with a KL penalty in place of the clip, -r A + beta (r - 1 - log r), with r = exp(log_ratio).
+
+    The penalty's mean over actions of the old policy is KL(old || new), and its gradient that of the KL; no element of
+    it is negative. beta >= 0: reward units per nat. All tensors [...]; returns: [...], reward units.
+    Source: Schulman et al. 2017 (PPO, arXiv 1707.06347), equation 8, its KL estimated from the actions taken.
+    """
+    excess = torch.expm1(log_ratio)
+    return beta * (excess - log_ratio) - (1.0 + excess) * advantage
+
+
 def dual_clipped(log_ratio: Tensor, logp: Tensor, advantage: Tensor, *, low: float, high: float, c: float) -> Tensor:
     """The clipped surrogate, for A < 0 not above -c A: without it a huge ratio with A < 0 has an unbounded loss.
 

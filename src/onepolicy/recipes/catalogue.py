@@ -31,6 +31,7 @@ ALGORITHMS: dict[str, Entry] = {
     "dqn": Entry(
         "onepolicy.recipes.off_policy", "Q-learning with a network and a memory, on control", (("algo", "dqn"),)
     ),
+    "trpo": Entry("onepolicy.recipes.control", "trust region policy optimisation, on control", (("algo", "trpo"),)),
     "q-learning": _tabular("q-learning", "Q-learning"),
     "sarsa": _tabular("sarsa", "SARSA"),
     "expected-sarsa": _tabular("expected-sarsa", "expected SARSA"),

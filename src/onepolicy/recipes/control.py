@@ -1,4 +1,4 @@
-"""Control: REINFORCE, A2C or PPO in a gymnasium world or one of ours, one seed or several.
+"""Control: REINFORCE, A2C, PPO or TRPO in a gymnasium world or one of ours, one seed or several.
 
 The walk: this recipe makes Config and Run, `envs` the worlds, `acting.collect` plays them, `algos` gives credit,
 `data.rollout` shuffles, `learning.learner` steps, `evaluation.returns` measures, and `run` logs and saves.
@@ -16,10 +16,11 @@ import torch
 
 from onepolicy.acting.collect import Collector
 from onepolicy.acting.normalised import NormalisedPolicy
-from onepolicy.algos import a2c, ppo, reinforce
+from onepolicy.algos import a2c, ppo, reinforce, trpo
 from onepolicy.core.policy import PolicyLoss
 from onepolicy.envs.normalise import Normalised
 from onepolicy.envs.vector import ControlEnv, Discrete, make
+from onepolicy.errors import ConfigError
 from onepolicy.evaluation.returns import MOST_WORLDS, play
 from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
@@ -46,12 +47,13 @@ class Method:
     """An algorithm with its choices made.
 
     loss: at the start. updates: optimizer steps of the whole run, where known. fit: from (learner, collector,
-    after_step).
+    after_step). parts: what a checkpoint must hold besides policy, learner and collector.
     """
 
     loss: PolicyLoss
     updates: int
     fit: Callable[[PolicyLearner, Collector, Callable[[int, Metrics], bool]], None]
+    parts: dict[str, Any] = field(default_factory=dict)
 
 
 def method_of(config: Config) -> Method:
@@ -59,6 +61,8 @@ def method_of(config: Config) -> Method:
     coefs = {"gamma": config.gamma, "value_coef": config.value_coef, "entropy_coef": config.entropy_coef}
     per_rollout = config.num_envs * config.n_steps
     rollouts = -(-config.steps // per_rollout)
+    updates = rollouts * config.epochs * -(-per_rollout // config.batch_size)
+    steps, seed = config.steps, config.seed
     if config.algo == "ppo":
         p = ppo.Config(
             **coefs,
@@ -69,29 +73,59 @@ def method_of(config: Config) -> Method:
             schedule=config.schedule,
             value_clip=config.value_clip,
             target_kl=config.target_kl,
+            penalty=config.penalty,
         )
-        updates = rollouts * config.epochs * -(-per_rollout // config.batch_size)
+        penalty = None if config.penalty is None else ppo.Penalty(config.penalty)
         return Method(
-            ppo.loss(p, 1.0),
+            ppo.loss(p, 1.0, config.penalty),
             updates,
             lambda learner, collector, after: ppo.fit(
-                learner, collector, p, steps=config.steps, seed=config.seed, after_step=after
+                learner, collector, p, penalty, steps=steps, seed=seed, after_step=after
             ),
+            {"penalty": penalty} if penalty else {},
+        )
+    if config.algo == "trpo":
+        t = trpo_config(config)
+        failures = trpo.Failures()
+        return Method(
+            trpo.loss(),
+            updates,
+            lambda learner, collector, after: trpo.fit(
+                learner, collector, t, failures, steps=steps, seed=seed, after_step=after
+            ),
+            {"failures": failures},
         )
     if config.algo == "a2c":
         a = a2c.Config(**coefs, lam=config.lam)
         return Method(
             a2c.loss(a),
             rollouts,
-            lambda learner, collector, after: a2c.fit(learner, collector, a, steps=config.steps, after_step=after),
+            lambda learner, collector, after: a2c.fit(learner, collector, a, steps=steps, after_step=after),
         )
     r = reinforce.Config(**coefs, episodes=config.num_envs)
     return Method(
         reinforce.loss(r),
         0,
         lambda learner, collector, after: reinforce.fit(
-            learner, collector, r, steps=config.steps, seed=config.seed, after_step=after
+            learner, collector, r, steps=steps, seed=seed, after_step=after
         ),
+    )
+
+
+def trpo_config(config: Config) -> trpo.Config:
+    """TRPO's choices. Raises: ConfigError without a target_kl."""
+    if config.target_kl is None:
+        raise ConfigError("target_kl is None; TRPO's step is as long as its bound on the KL allows. Set it, to 0.01.")
+    return trpo.Config(
+        gamma=config.gamma,
+        lam=config.lam,
+        target_kl=config.target_kl,
+        damping=config.trpo.damping,
+        cg_steps=config.trpo.cg_steps,
+        shrink=config.trpo.shrink,
+        tries=config.trpo.tries,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
     )
 
 
@@ -188,7 +222,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
         seed = derive_seed(config.seed, "exam", steps)
         return play(exam_env, player.greedy(), config.eval_episodes, seed).metrics()
 
-    parts = {"policy": policy, "learner": learner, "collector": collector, **scaling}
+    parts = {"policy": policy, "learner": learner, "collector": collector, **scaling, **method.parts}
     with run:
         start = run.resume(**parts)
         if start == 0:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from onepolicy.core.check import fraction
 from onepolicy.errors import ConfigError, nearest
 
-Algo = Literal["reinforce", "a2c", "ppo"]
+Algo = Literal["reinforce", "a2c", "ppo", "trpo"]
+
+
+@dataclass(frozen=True)
+class TrpoOptions:
+    """The step of TRPO's actor; on the command line `--trpo.damping 0.01`."""
+
+    damping: float = 0.1
+    """Added to the diagonal of the curvature."""
+    cg_steps: int = 15
+    """Conjugate gradient steps at most."""
+    shrink: float = 0.8
+    """Factor between two tries of the line search."""
+    tries: int = 10
+    """Tries of the line search at most."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +41,17 @@ class Config:
     n_steps: int = 2048
     """Steps of each world in a rollout; in REINFORCE, only how many are played at a time."""
     batch_size: int = 64
-    """PPO: steps in a minibatch."""
+    """PPO: steps in a minibatch; in TRPO, of the critic."""
     epochs: int = 10
-    """PPO: passes over a rollout."""
+    """PPO: passes over a rollout; in TRPO, of the critic."""
     gamma: float = 0.99
     """Discount."""
     lam: float = 0.95
-    """Lambda of the generalised advantage (PPO, A2C)."""
+    """Lambda of the generalised advantage (PPO, A2C, TRPO)."""
     lr: float = 3e-4
-    """Learning rate."""
+    """Learning rate; in TRPO, of the critic."""
     schedule: Literal["constant", "linear"] = "constant"
-    """Of the learning rate and PPO's clip range: "linear" takes them to 0 at the end of training (PPO, A2C)."""
+    """Of the learning rate and PPO's clip range: "linear" takes them to 0 at the end of training; not in REINFORCE."""
     clip: float = 0.2
     """PPO: the ratio is held within [1 - clip, 1 + clip]."""
     value_clip: float | None = None
@@ -49,7 +63,12 @@ class Config:
     max_grad_norm: float = 0.5
     """Bound on the gradient's 2-norm; 0 for none."""
     target_kl: float | None = None
-    """PPO: a rollout's updates end once the KL is 1.5 times this; None for never."""
+    """PPO: a rollout's updates end once the KL is 1.5 times this, or the penalty aims at it; None for never. TRPO: the
+    bound on each step's KL."""
+    penalty: float | None = None
+    """PPO: what the coefficient of a KL penalty, which adapts to target_kl, starts from; None for the clip instead."""
+    trpo: TrpoOptions = field(default_factory=TrpoOptions)
+    """TRPO: the actor's step."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the tanh layers of actor and critic."""
     log_std: float = 0.0
@@ -93,10 +112,16 @@ DEFAULTS: dict[str, Config] = {
     # stable-baselines3 2.9 defaults (its vf_coef 0.5 is on the squared error, ours on half of it)
     "ppo": Config(),
     "a2c": Config(algo="a2c", num_envs=8, n_steps=5, lam=1.0, lr=7e-4),
+    # sb3-contrib's defaults; its n_critic_updates are epochs
+    "trpo": Config(algo="trpo", batch_size=128, lr=1e-3, max_grad_norm=0.0, target_kl=0.01),
     "reinforce": Config(algo="reinforce", num_envs=8, n_steps=64, lam=1.0, lr=3e-3),
 }
 NORMALISED: dict[str, Any] = {"norm_obs": True, "norm_reward": True}
 """What the zoo's `normalize: true` is."""
+TRPO_MUJOCO = replace(
+    DEFAULTS["trpo"], num_envs=2, n_steps=1024, epochs=20, trpo=TrpoOptions(cg_steps=25), **NORMALISED
+)
+"""rl-baselines3-zoo's settings of TRPO for MuJoCo's worlds."""
 PRESETS: dict[str, Config] = {
     # rl-baselines3-zoo hyperparams/ppo.yml
     "ppo/CartPole-v1": replace(
@@ -156,6 +181,18 @@ PRESETS: dict[str, Config] = {
         DEFAULTS["a2c"], env="LunarLander-v3", steps=200_000, gamma=0.995, lr=8.3e-4, schedule="linear",
         entropy_coef=1e-5,
     ),
+    # rl-baselines3-zoo hyperparams/trpo.yml; Pendulum without its state-dependent exploration
+    "trpo/CartPole-v1": replace(
+        DEFAULTS["trpo"], steps=100_000, num_envs=2, n_steps=512, batch_size=512, lam=0.98, epochs=20,
+        trpo=TrpoOptions(damping=0.001),
+    ),
+    "trpo/Pendulum-v1": replace(
+        DEFAULTS["trpo"], env="Pendulum-v1", steps=100_000, num_envs=2, n_steps=1024, gamma=0.9, epochs=15,
+    ),
+    "trpo/LunarLander-v3": replace(
+        DEFAULTS["trpo"], env="LunarLander-v3", steps=200_000, num_envs=2, n_steps=512, lam=0.98, epochs=15,
+        trpo=TrpoOptions(damping=0.01),
+    ),
     # a2c.yml again, its worlds with normalised observations and rewards
     "a2c/MountainCar-v0": replace(DEFAULTS["a2c"], env="MountainCar-v0", num_envs=16, **NORMALISED),
     "a2c/Acrobot-v1": replace(DEFAULTS["a2c"], env="Acrobot-v1", steps=500_000, num_envs=16, **NORMALISED),
@@ -175,6 +212,17 @@ PRESETS: dict[str, Config] = {
         DEFAULTS["a2c"], env="Pendulum-v1", n_steps=8, lam=0.9, value_coef=2 * 0.4, gamma=0.9, schedule="linear",
         **NORMALISED,
     ),
+    "trpo/Acrobot-v1": replace(
+        DEFAULTS["trpo"], env="Acrobot-v1", steps=100_000, num_envs=2, n_steps=1024, **NORMALISED,
+    ),
+    "trpo/MountainCar-v0": replace(
+        DEFAULTS["trpo"], env="MountainCar-v0", steps=100_000, num_envs=2, n_steps=1024, epochs=20, **NORMALISED,
+    ),
+    "trpo/HalfCheetah-v5": replace(TRPO_MUJOCO, env="HalfCheetah-v5", target_kl=0.04),
+    "trpo/Hopper-v5": replace(TRPO_MUJOCO, env="Hopper-v5"),
+    "trpo/Walker2d-v5": replace(TRPO_MUJOCO, env="Walker2d-v5"),
+    "trpo/Ant-v5": replace(TRPO_MUJOCO, env="Ant-v5"),
+    "trpo/Swimmer-v5": replace(TRPO_MUJOCO, env="Swimmer-v5", gamma=0.9999),
     # ours: the zoo has no REINFORCE
     "reinforce/CartPole-v1": replace(DEFAULTS["reinforce"], steps=300_000),
 }  # fmt: skip

@@ -38,6 +38,12 @@ METRICS: dict[str, Metric] = {
         "share", "Actions whose ratio left the clip range on the side that stops the gradient."
     ),
     "policy/kl_old": Metric("nats", "KL from the policy before the step, per action, (r - 1) - log r."),
+    "policy/kl": Metric(
+        "nats", "KL(old || new) between the policy that played the rollout and that after its updates."
+    ),
+    "policy/penalty": Metric("reward/nat", "Coefficient of PPO's KL penalty in the rollout's updates."),
+    "policy/step_share": Metric("share", "TRPO: of the full step, what the line search accepted; 0 for none."),
+    "policy/cg_steps": Metric("count", "TRPO: conjugate gradient steps taken."),
     "policy/kl_ref": Metric("nats", "KL to the reference policy, per action."),
     "policy/kl_ref_sequence": Metric(
         "nats", "KL to the reference policy, summed over a sequence, mean over sequences."
@@ -46,14 +52,16 @@ METRICS: dict[str, Metric] = {
     "value/explained_variance": Metric(
         "share", "1 - var(target - value) / var(target); 1 is a perfect critic, 0 a constant."
     ),
+    "value/q": Metric("reward", "Mean Q(s, a) of an update's batch, discounted; above what can be earned, it is biased."),
     "learner/loss": Metric("loss", "All of the loss: policy, value, entropy and KL terms with their coefficients."),
     "learner/grad_norm": Metric("norm", "Euclidean norm of the whole gradient before clipping."),
     "learner/lr": Metric("1", "Learning rate of the step."),
     "learner/logp_gap": Metric("nats", "Largest |logp - logp_behaviour| of the step, at the weights before it."),
     "learner/micro_batches": Metric("count", "Parts in which the step's batch went through the policy."),
     "learner/oom_retries": Metric("count", "Times the step was begun again with smaller parts, out of memory."),
-    "value/q": Metric("reward", "Mean Q(s, a) of an update's batch, discounted; above what can be earned, it is biased."),
     "learner/skipped": Metric("count", "Optimizer steps skipped since the start: loss or gradient not finite."),
+    "learner/rejected": Metric("count", "TRPO: rollouts since the start that did not move the policy."),
+    "learner/negative_curvature": Metric("count", "TRPO: rollouts since the start whose curvature was not positive."),
     "rollout/score": Metric("reward", "Mean score of the episodes that could be judged."),
     "rollout/score_invalid": Metric("share", "Completions whose verifier failed; left out of baselines and loss."),
     "rollout/<part>": Metric("reward", "Mean of one component of the score by its name, such as correct or format."),

@@ -1,0 +1,145 @@
+"""The actor of a control policy as a function of one vector of its parameters, for second-order methods.
+
+In: what it says at a parameter vector, the derivative of that along a direction and back, and the divergence between
+two of its policies with its curvature. Not in: the critic, whose parameters lie in the same tensors and stay untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from onepolicy.core import kl
+from onepolicy.core.distributions import categorical_logp, gaussian_logp
+from onepolicy.errors import ModelError
+from onepolicy.nn.mlp import tanh
+from onepolicy.nn.policies import CategoricalPolicy, GaussianPolicy
+
+
+@dataclass(frozen=True)
+class Family:
+    """Distributions by their numbers for each state, out [M, K]: logits, or a Gaussian's mean and log-std.
+
+    logp: (out, action [M] or [M, D]) -> [M], nats. kl: (out, other) -> KL(out || other) [M], nats. metric: (out,
+    tangent [M, K]) -> the Fisher information of the numbers times the tangent, [M, K]: the curvature of `kl` where
+    both are equal.
+    """
+
+    logp: Callable[[Tensor, Tensor], Tensor]
+    kl: Callable[[Tensor, Tensor], Tensor]
+    metric: Callable[[Tensor, Tensor], Tensor]
+
+
+def _categorical_metric(logits: Tensor, tangent: Tensor) -> Tensor:
+    p = torch.softmax(logits, -1)
+    return p * (tangent - (p * tangent).sum(-1, keepdim=True))
+
+
+def _gaussian_metric(out: Tensor, tangent: Tensor) -> Tensor:
+    (_, log_std), (mean, spread) = out.chunk(2, -1), tangent.chunk(2, -1)
+    return torch.cat([mean * torch.exp(-2.0 * log_std), 2.0 * spread], -1)
+
+
+def _gaussian_logp(out: Tensor, action: Tensor) -> Tensor:
+    mean, log_std = out.chunk(2, -1)
+    return gaussian_logp(mean, log_std, action)
+
+
+def _gaussian_kl(out: Tensor, other: Tensor) -> Tensor:
+    (mean, log_std), (mean_other, log_std_other) = out.chunk(2, -1), other.chunk(2, -1)
+    return kl.exact_gaussian(mean, log_std, mean_other, log_std_other)
+
+
+CATEGORICAL = Family(categorical_logp, kl.exact, _categorical_metric)
+GAUSSIAN = Family(_gaussian_logp, _gaussian_kl, _gaussian_metric)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the actor says of M states: out [M, K], and what its derivative needs.
+
+    layers: the parameters in their shapes. inputs: of each layer, [M, in].
+    """
+
+    out: Tensor
+    layers: list[tuple[Tensor, Tensor]]
+    inputs: list[Tensor]
+
+
+@final
+class FlatActor:
+    """The actor of `policy` at any parameter vector [P]: weights [in, out] and biases by layer, then any log-std.
+
+    Raises: ModelError for a policy that is neither categorical nor Gaussian.
+    """
+
+    def __init__(self, policy: CategoricalPolicy | GaussianPolicy) -> None:
+        if not isinstance(policy, CategoricalPolicy | GaussianPolicy):
+            raise ModelError(
+                f"a {type(policy).__name__} is not an actor whose curvature is known here. Use a CategoricalPolicy or "
+                "a GaussianPolicy."
+            )
+        networks = policy.networks
+        found = [(getattr(networks.body, w)[0], getattr(networks.body, b)[0, 0]) for w, b in networks.body.layers]
+        found.append((networks.actor.weight.T, networks.actor.bias))
+        self._places = [part.detach() for layer in found for part in layer]
+        self.family = CATEGORICAL
+        self._spread = isinstance(policy, GaussianPolicy)
+        if isinstance(policy, GaussianPolicy):
+            self.family = GAUSSIAN
+            self._places.append(policy.log_std.detach())
+
+    def vector(self) -> Tensor:
+        """The policy's present parameters, [P], a copy."""
+        return torch.cat([place.reshape(-1) for place in self._places])
+
+    def assign(self, vector: Tensor) -> None:
+        """Gives the policy the parameters [P]."""
+        for place, part in zip(self._places, self._shaped(vector), strict=True):
+            place.copy_(part)
+
+    def forward(self, vector: Tensor, obs: Tensor) -> Said:
+        """What the actor with parameters [P] says of obs [M, D]."""
+        parts = self._shaped(vector)
+        layers = list(zip(parts[0::2], parts[1::2], strict=False))
+        inputs, h = [], obs
+        for weight, bias in layers[:-1]:
+            inputs.append(h)
+            h = tanh(torch.addmm(bias, h, weight))
+        inputs.append(h)
+        out = torch.addmm(layers[-1][1], h, layers[-1][0])
+        if self._spread:
+            out = torch.cat([out, parts[-1].expand_as(out)], -1)
+        return Said(out, layers, inputs)
+
+    def along(self, said: Said, direction: Tensor) -> Tensor:
+        """The derivative J v of out along a direction [P], [M, K]."""
+        parts = self._shaped(direction)
+        rate = torch.zeros(())
+        for k, ((weight, _), h) in enumerate(zip(said.layers, said.inputs, strict=True)):
+            if k:
+                rate = (rate * (1.0 - h * h)) @ weight
+            rate = torch.addmm(parts[2 * k + 1], h, parts[2 * k]) + rate
+        if self._spread:
+            rate = torch.cat([rate, parts[-1].expand_as(rate)], -1)
+        return rate
+
+    def back(self, said: Said, cotangent: Tensor) -> Tensor:
+        """The derivative J^T u, summed over states: from a gradient in out [M, K] to one in the parameters [P]."""
+        tail = []
+        if self._spread:
+            cotangent, spread = cotangent.chunk(2, -1)
+            tail.append(spread.sum(0))
+        found: list[Tensor] = []
+        for (weight, _), h in zip(reversed(said.layers), reversed(said.inputs), strict=True):
+            found = [(h.T @ cotangent).reshape(-1), cotangent.sum(0), *found]
+            cotangent = (cotangent @ weight.T) * (1.0 - h * h)
+        return torch.cat([*found, *tail])
+
+    def _shaped(self, vector: Tensor) -> list[Tensor]:
+        parts = vector.split([place.numel() for place in self._places])
+        return [part.view(place.shape) for part, place in zip(parts, self._places, strict=True)]
