@@ -52,7 +52,7 @@ METRICS: dict[str, Metric] = {
     "value/explained_variance": Metric(
         "share", "1 - var(target - value) / var(target); 1 is a perfect critic, 0 a constant."
     ),
-    "value/q": Metric("reward", "Mean Q(s, a) of an update's batch, discounted; above what can be earned, it is biased."),
+    "value/q": Metric("reward", "Mean Q(s, a) of an update's batch; above what can be earned, it is biased."),
     "learner/loss": Metric("loss", "All of the loss: policy, value, entropy and KL terms with their coefficients."),
     "learner/grad_norm": Metric("norm", "Euclidean norm of the whole gradient before clipping."),
     "learner/lr": Metric("1", "Learning rate of the step."),
