@@ -32,10 +32,10 @@ def test_it_learns_what_is_remembered():
     assert (last["model/error"] < 0.01).all()
     assert (last["model/loss"] < first["model/loss"] - 5).all()
     found = replay.at(np.tile(np.arange(0, 400, 10), (2, 1)))
-    nothing, member = torch.zeros(2, 40, 3), torch.zeros(2, 40, dtype=torch.long)
-    ahead = model.dynamics.imagine(found.obs, found.action, nothing, member)
-    assert (ahead.next_obs - found.next_obs).abs().mean() < 0.02
-    assert ((found.discount == 0) == ahead.terminated).float().mean() > 0.95
+    obs, action = (x.unsqueeze(1).expand(2, 2, *x.shape[1:]) for x in (found.obs, found.action))
+    ahead = model.dynamics.imagine(obs, action, torch.zeros(2, 2, 40, 3))
+    assert (ahead.next_obs - found.next_obs.unsqueeze(1)).abs().mean() < 0.02
+    assert ((found.discount == 0).unsqueeze(1) == ahead.terminated).float().mean() > 0.95
 
 
 def test_what_is_held_out_is_never_learnt_from():
@@ -46,7 +46,8 @@ def test_what_is_held_out_is_never_learnt_from():
     metrics = model.train(replay, 300)
     assert metrics["model/error"].item() > 1000
     found = replay.at(np.arange(0, 400, 10)[None])
-    ahead = model.dynamics.imagine(found.obs, found.action, torch.zeros(1, 40, 3), torch.zeros(1, 40, dtype=torch.long))
+    obs, action = (x.unsqueeze(1).expand(1, 2, *x.shape[1:]) for x in (found.obs, found.action))
+    ahead = model.dynamics.imagine(obs, action, torch.zeros(1, 2, 40, 3))
     assert ahead.reward.max() < 5
 
 

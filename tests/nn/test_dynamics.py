@@ -55,15 +55,16 @@ def test_the_likelihood_is_that_of_torch_s_distributions():
 def test_a_linear_world_is_learnt_with_its_noise(learnt):
     """The errors left are the noise: 0.05 in s', none in the reward; the variance learnt says so."""
     obs, action, reward, next_obs, end = rows(5, 2000)
-    nothing = torch.zeros(2, 2000, 3)
-    member = torch.zeros(2, 2000, dtype=torch.long)
-    ahead = learnt.imagine(obs, action, nothing, member)
+    nothing = torch.zeros(2, 2, 2000, 3)
+    found = to_members((obs, action), 2)
+    ahead = learnt.imagine(*found, nothing)
+    next_obs, reward, end = to_members((next_obs, reward, end), 2)
     assert (ahead.next_obs - next_obs).std() == pytest.approx(0.05, rel=0.2)
     assert (ahead.reward - reward).abs().mean() < 0.1
     assert (ahead.terminated == end).float().mean() > 0.95
-    drawn = learnt.imagine(obs, action, torch.randn(2, 2000, 3, generator=torch.Generator().manual_seed(1)), member)
-    spread = (drawn.next_obs - ahead.next_obs).std(1)
-    assert spread.flatten().tolist() == pytest.approx([0.05] * 4, rel=0.35)
+    drawn = learnt.imagine(*found, torch.randn(2, 2, 2000, 3, generator=torch.Generator().manual_seed(1)))
+    spread = (drawn.next_obs - ahead.next_obs).std(2)
+    assert spread.flatten().tolist() == pytest.approx([0.05] * 8, rel=0.35)
 
 
 def test_only_elites_are_drawn_from(learnt):
@@ -73,13 +74,12 @@ def test_only_elites_are_drawn_from(learnt):
     assert learnt.elites.tolist() == [[1, 2], [2, 0]]
     obs, action, *_ = rows(2, 4)
     mean, _, _ = learnt(*to_members((obs, action), 3))
-    ahead = learnt.imagine(obs, action, torch.zeros(2, 4, 3), torch.tensor([[0, 0, 1, 1]] * 2))
-    middle, spread = learnt.targets_mean, learnt.targets_std
-    for learner, elites in enumerate([[1, 1, 2, 2], [2, 2, 0, 0]]):
-        for row, member in enumerate(elites):
-            found = mean[learner, member, row] * spread[learner, 0] + middle[learner, 0]
-            torch.testing.assert_close(ahead.next_obs[learner, row], obs[learner, row] + found[:2])
-            torch.testing.assert_close(ahead.reward[learner, row], found[2])
+    ahead = learnt.imagine(*to_members((obs, action), 2), torch.zeros(2, 2, 4, 3))
+    for learner, elites in enumerate([[1, 2], [2, 0]]):
+        for place, member in enumerate(elites):
+            found = mean[learner, member] * learnt.targets_std[learner] + learnt.targets_mean[learner]
+            torch.testing.assert_close(ahead.next_obs[learner, place], obs[learner] + found[:, :2])
+            torch.testing.assert_close(ahead.reward[learner, place], found[:, 2])
     learnt.choose(torch.tensor([[1.0, 2.0, 3.0]] * 2))
 
 

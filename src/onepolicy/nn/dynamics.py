@@ -23,7 +23,7 @@ BOUNDS_WEIGHT = 0.01
 
 @dataclass(frozen=True)
 class Ahead:
-    """One imagined step: next_obs [S, N, D], reward [S, N], terminated [S, N] bool."""
+    """One imagined step by each of K elites: next_obs [S, K, N, D], reward [S, K, N], terminated [S, K, N] bool."""
 
     next_obs: Tensor
     reward: Tensor
@@ -69,10 +69,7 @@ class Dynamics(nn.Module):
         mean, std = self._scale("inputs")
         x = (x - mean.unsqueeze(1)) / std.unsqueeze(1)
         out = self.body(x.reshape(learners * members, rows, width)).view(learners, members, rows, -1)
-        targets = self.obs_dim + 1
-        log_var = self.most - nn.functional.softplus(self.most - out[..., targets : 2 * targets])
-        log_var = self.least + nn.functional.softplus(log_var - self.least)
-        return out[..., :targets], log_var, out[..., -1]
+        return self._meaning(out)
 
     def loss(self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, terminated: Tensor) -> Tensor:
         """Negative log-likelihood of each member's own rows, [S, M], without constants. All [S, M, B, ...]."""
@@ -110,17 +107,28 @@ class Dynamics(nn.Module):
             std.copy_(values.std(dim=1, keepdim=True, correction=0).clamp(min=1e-6))
 
     @torch.no_grad()
-    def imagine(self, obs: Tensor, action: Tensor, noise: Tensor, member: Tensor) -> Ahead:
-        """A draw of what follows. obs [S, N, D], action [S, N, A]; noise [S, N, D + 1]: standard normal; member [S, N]:
-        places among the elites. It ends where the member thinks that likelier than not."""
-        mean, log_var, end = self(self._to_all(obs), self._to_all(action))
-        chosen = self.elites.gather(1, member)
-        learner, row = torch.arange(self.learners).unsqueeze(1), torch.arange(obs.shape[1]).unsqueeze(0)
-        at = learner, chosen, row
-        standard = mean[at] + torch.exp(0.5 * log_var[at]) * noise
+    def imagine(self, obs: Tensor, action: Tensor, noise: Tensor) -> Ahead:
+        """A draw of what follows, for each elite's own rows: [S, K, N, ...] throughout.
+
+        noise [S, K, N, D + 1]: standard normal; 0 for the mean. It ends where the member thinks that likelier than not.
+        """
+        learners, elites, rows = obs.shape[:3]
+        mean, std = self._scale("inputs")
+        x = (torch.cat([obs, action], dim=-1) - mean.unsqueeze(1)) / std.unsqueeze(1)
+        networks = (self.elites + self.members * torch.arange(learners).unsqueeze(1)).flatten()
+        out = self.body.of(networks, x.view(learners * elites, rows, -1)).view(learners, elites, rows, -1)
+        standard, log_var, end = self._meaning(out)
+        standard = standard + torch.exp(0.5 * log_var) * noise
         middle, spread = self._scale("targets")
-        found = standard * spread + middle
-        return Ahead(obs + found[..., :-1], found[..., -1], end[at] > 0)
+        found = standard * spread.unsqueeze(1) + middle.unsqueeze(1)
+        return Ahead(obs + found[..., :-1], found[..., -1], end > 0)
+
+    def _meaning(self, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, log-variance between its bounds and logit of the end, from what the networks put out."""
+        targets = self.obs_dim + 1
+        log_var = self.most - nn.functional.softplus(self.most - out[..., targets : 2 * targets])
+        log_var = self.least + nn.functional.softplus(log_var - self.least)
+        return out[..., :targets], log_var, out[..., -1]
 
     def _standard(self, obs: Tensor, reward: Tensor, next_obs: Tensor) -> Tensor:
         mean, std = self._scale("targets")

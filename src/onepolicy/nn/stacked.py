@@ -56,6 +56,11 @@ class Stacked(nn.Module):
         """The first of each learner's networks alone: [S, B, in] -> [S, B, out]."""
         return self._run(x, slice(None, None, self.each), learn)
 
+    def of(self, networks: Tensor, x: Tensor) -> Tensor:
+        """The networks at these places among all G, each for its own rows: [n, B, in] -> [n, B, out], no gradient."""
+        found = [parameter[networks] for parameter in self.parameters()]
+        return layers(x, found, activation=self.activation, learn=False)
+
     def _run(self, x: Tensor, networks: slice, learn: bool) -> Tensor:
         found = cast("dict[str, Tensor]", self._parameters)  # a lookup costs a twentieth of a module's attribute
         parameters = [
