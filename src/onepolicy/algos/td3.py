@@ -7,7 +7,7 @@ in: the world's bounds (envs/scaled.py), memory, networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -29,7 +29,8 @@ class Config:
     """What TD3 decides. Everything that counts, counts environment steps of one learner, over all its worlds.
 
     learning_starts: steps before the first update, with random actions. train_every: steps between updates.
-    gradient_steps: updates each time. noise: std of what is added to an action to explore. target_noise, target_clip:
+    gradient_steps: updates each time. noise: std of what is added to an action to explore; drifting: it is an
+    Ornstein-Uhlenbeck process instead, that wanders off and slowly returns (see `drift`). target_noise, target_clip:
     std and bound of what is added to the target's action. All three in units in which actions run from -1 to 1.
     critics: whose least counts. delay: updates of the critics for each of the actor and the targets. tau: how far the
     targets move.
@@ -40,6 +41,7 @@ class Config:
     train_every: int = 1
     gradient_steps: int = 1
     noise: float = 0.1
+    drifting: bool = False
     target_noise: float = 0.2
     target_clip: float = 0.5
     critics: int = 2
@@ -65,6 +67,14 @@ def smoothed(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:
     tensor([ 1.0000, -0.5000])
     """
     return (action + (std * noise).clamp(-clip, clip)).clamp(-1.0, 1.0)
+
+
+def drift(before: Floats, noise: Floats, std: float) -> Floats:
+    """The step of an Ornstein-Uhlenbeck process, x - theta dt x + std sqrt(dt) noise, with theta 0.15 and dt 0.01.
+
+    Source: Lillicrap et al. 2015 (arXiv 1509.02971), section 7; its time step as in stable-baselines3.
+    """
+    return np.asarray((1.0 - 0.15 * 0.01) * before + 0.1 * std * noise, np.float32)
 
 
 def least_target(q: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
@@ -101,9 +111,11 @@ class Learner:
         self.actor = StackedActor(seeds, obs_dim, action_dim, hidden)
         self.critic = StackedCritic(seeds, obs_dim, action_dim, hidden, count=config.critics)
         self.target_actor, self.target_critic = target_of(self.actor), target_of(self.critic)
-        self.actor_optimizer = StackedOptimizer(self.actor.parameters(), tuple(seeds), optim)
+        slower = replace(optim, total_steps=-(-optim.total_steps // config.delay))
+        self.actor_optimizer = StackedOptimizer(self.actor.parameters(), tuple(seeds), slower)
         self.critic_optimizer = StackedOptimizer(self.critic.parameters(), tuple(seeds), optim)
         self.rngs = [derive_rng(seed, "target noise") for seed in seeds]
+        self.wandered: Floats = np.zeros((len(seeds), 1, action_dim), np.float32)
         self.metrics: dict[str, Tensor] = {}
         self.view = self.actor.numpy_view()
 
@@ -114,7 +126,11 @@ class Learner:
         def choose(obs: Floats, rngs: Sequence[np.random.Generator]) -> Floats:
             best = self.view(obs)
             noise = np.stack([rng.standard_normal(best.shape[1:], dtype=np.float32) for rng in rngs])
-            return np.clip(best + np.float32(self.config.noise) * noise, -1.0, 1.0)
+            if self.config.drifting:
+                noise = self.wandered = drift(self.wandered, noise, self.config.noise)
+            else:
+                noise *= self.config.noise
+            return np.clip(best + noise, -1.0, 1.0)
 
         return choose
 
@@ -142,9 +158,13 @@ class Learner:
             follow(self.target_critic, self.critic, self.config.tau)
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, optimizers, the noise's random streams and the last metrics."""
+        """Networks, optimizers, the noises and the last metrics."""
         found: dict[str, Any] = {name: getattr(self, name).state_dict() for name in _PARTS}
-        return found | {"rngs": [rng.bit_generator.state for rng in self.rngs], "metrics": self.metrics}
+        return found | {
+            "rngs": [rng.bit_generator.state for rng in self.rngs],
+            "metrics": self.metrics,
+            "wandered": self.wandered,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of state_dict."""
@@ -152,7 +172,7 @@ class Learner:
             getattr(self, name).load_state_dict(state[name])
         for rng, saved in zip(self.rngs, state["rngs"], strict=True):
             rng.bit_generator.state = saved
-        self.metrics = dict(state["metrics"])
+        self.metrics, self.wandered = dict(state["metrics"]), state["wandered"]
 
 
 _PARTS = ("actor", "critic", "target_actor", "target_critic", "actor_optimizer", "critic_optimizer")

@@ -1,4 +1,4 @@
-"""Control from memory: DQN in a gymnasium world or one of ours, S seeds in one process.
+"""Control from memory: DQN, DDPG, TD3 or SAC in a gymnasium world or one of ours, S seeds in one process.
 
 The walk: this recipe makes Config and Run, `envs` the worlds, `acting.explore` plays them into `data.replay`, `algos`
 has targets, losses and the loop, `learning.stacked` steps, `evaluation.returns` measures, and `run` logs and saves.
@@ -12,16 +12,18 @@ from typing import Any
 import torch
 
 from onepolicy.acting.explore import Explorer
-from onepolicy.algos import dqn
+from onepolicy.algos import dqn, sac, td3
 from onepolicy.data.replay import Replay
-from onepolicy.envs.vector import ControlEnv, Discrete, make
+from onepolicy.envs.scaled import Scaled, bounds
+from onepolicy.envs.vector import Box, ControlEnv, Discrete, make
 from onepolicy.errors import ConfigError
 from onepolicy.evaluation.returns import MOST_WORLDS, over_seeds, play
 from onepolicy.learning.optim import OptimConfig
+from onepolicy.nn.actors import ActorPolicy, SquashedPolicy
 from onepolicy.nn.greedy import GreedyPolicy
 from onepolicy.nn.stacked import alone
 from onepolicy.recipes.loop import open_run
-from onepolicy.recipes.off_policy_config import DEFAULTS, PRESETS, Config, dqn_of, starting_point
+from onepolicy.recipes.off_policy_config import DEFAULTS, PRESETS, Config, dqn_of, sac_of, starting_point, td3_of
 from onepolicy.recipes.side_by_side import Loop, last_of
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json
 from onepolicy.run.progress import progress
@@ -32,6 +34,7 @@ from onepolicy.types import Metrics
 
 __all__ = ["DEFAULTS", "PRESETS", "Config", "load", "main", "starting_point"]
 RECIPE = "off_policy"
+Learner = dqn.Learner | td3.Learner | sac.Learner
 
 
 def seeds_of(config: Config) -> tuple[int, ...]:
@@ -39,12 +42,42 @@ def seeds_of(config: Config) -> tuple[int, ...]:
     return tuple(range(config.seed, config.seed + config.seeds))
 
 
-def learner_of(config: Config, env: ControlEnv) -> dqn.Learner:
-    """All seeds' networks and optimizer. Raises: ConfigError for a world whose actions the algorithm cannot choose."""
-    if not isinstance(env.actions, Discrete):
-        raise ConfigError(f"{config.algo} chooses among numbered actions; {config.env} takes real numbers.")
-    optim = OptimConfig(lr=config.lr, name="adam", max_grad_norm=config.max_grad_norm)
-    return dqn.Learner(seeds_of(config), env.obs_dim, env.actions.n, config.hidden, dqn_of(config), optim)
+def worlds_of(config: Config, seed: int) -> ControlEnv:
+    """The worlds of one seed, as its learner acts in them: real-valued actions run from -1 to 1."""
+    env = make(config.env, config.num_envs, seed)
+    return env if config.algo == "dqn" else Scaled(env)
+
+
+def learner_of(config: Config, env: ControlEnv) -> Learner:
+    """All seeds' networks and optimizers. Raises: ConfigError for a world whose actions the algorithm cannot choose."""
+    optim = OptimConfig(
+        lr=config.lr,
+        name="adam",
+        max_grad_norm=config.max_grad_norm,
+        schedule=config.schedule,
+        total_steps=config.updates,
+    )
+    seeds, actions = seeds_of(config), env.actions
+    if config.algo == "dqn":
+        if not isinstance(actions, Discrete):
+            raise ConfigError(
+                f"dqn chooses among numbered actions; {config.env} takes real numbers. Use sac, td3 or ddpg."
+            )
+        return dqn.Learner(seeds, env.obs_dim, actions.n, config.hidden, dqn_of(config), optim)
+    dim = len(bounds(env)[0])
+    if config.algo == "sac":
+        return sac.Learner(seeds, env.obs_dim, dim, config.hidden, sac_of(config), optim)
+    return td3.Learner(seeds, env.obs_dim, dim, config.hidden, td3_of(config), optim)
+
+
+def fit(learner: Learner, explorer: Explorer, config: Config, loop: Loop) -> None:
+    """The algorithm's own loop."""
+    if isinstance(learner, dqn.Learner):
+        dqn.fit(learner, explorer, dqn_of(config), steps=config.steps, after_step=loop.after_step)
+    elif isinstance(learner, sac.Learner):
+        sac.fit(learner, explorer, sac_of(config), steps=config.steps, after_step=loop.after_step)
+    else:
+        td3.fit(learner, explorer, td3_of(config), steps=config.steps, after_step=loop.after_step)
 
 
 def main(config: Config, resume: Path | None = None) -> Report:
@@ -54,7 +87,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
     """
     torch.set_num_threads(config.threads)
     seeds = seeds_of(config)
-    envs = [make(config.env, config.num_envs, derive_seed(seed, "env")) for seed in seeds]
+    envs = [worlds_of(config, derive_seed(seed, "env")) for seed in seeds]
     exam_env = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"))
     learner = learner_of(config, envs[0])
     replay = Replay(
@@ -62,7 +95,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
         config.capacity,
         config.num_envs,
         envs[0].obs_dim,
-        None,
+        actions.dim if isinstance(actions := envs[0].actions, Box) else None,
         gamma=config.gamma,
         n_step=config.n_step,
         priority=config.dqn.priority,
@@ -73,7 +106,10 @@ def main(config: Config, resume: Path | None = None) -> Report:
     def evaluate(steps: int) -> list[Metrics]:
         return [
             play(
-                exam_env, policy_of(learner, k).greedy(), config.eval_episodes, derive_seed(seed, "exam", steps)
+                exam_env,
+                policy_of(learner, k, exam_env).greedy(),
+                config.eval_episodes,
+                derive_seed(seed, "exam", steps),
             ).metrics()
             for k, seed in enumerate(seeds)
         ]
@@ -97,7 +133,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
             )
             if start == 0:
                 loop.begin()
-            dqn.fit(learner, explorer, dqn_of(config), steps=config.steps, after_step=loop.after_step)
+            fit(learner, explorer, config, loop)
         stopped = run.interrupted and explorer.steps < config.steps
         text = "" if stopped else finish(run, config)
     if stopped:
@@ -106,9 +142,13 @@ def main(config: Config, resume: Path | None = None) -> Report:
     return load(run, text)
 
 
-def policy_of(learner: dqn.Learner, k: int) -> GreedyPolicy:
-    """What the k-th seed has learnt."""
-    return GreedyPolicy(alone(learner.q, k), learner.obs_dim)
+def policy_of(learner: Learner, k: int, env: ControlEnv) -> GreedyPolicy | ActorPolicy | SquashedPolicy:
+    """What the k-th seed has learnt, for a world's own actions."""
+    if isinstance(learner, dqn.Learner):
+        return GreedyPolicy(alone(learner.q, k), learner.obs_dim)
+    if isinstance(learner, sac.Learner):
+        return SquashedPolicy(alone(learner.actor, k), learner.obs_dim, *bounds(env))
+    return ActorPolicy(alone(learner.actor, k), learner.obs_dim, *bounds(env))
 
 
 def finish(run: Run, config: Config) -> str:
@@ -134,10 +174,11 @@ def load(run: Run, text: str = "") -> Report:
     Raises: CheckpointError when there is no valid checkpoint.
     """
     config = from_json(Config, run.config)
-    learner = learner_of(config, make(config.env, 1, 0))
+    env = make(config.env, 1, 0)
+    learner = learner_of(config, env)
     step = run.load(learner=learner)
     scores = last_of(run.directory, seeds_of(config), "eval/return")
     best = max(scores, key=lambda seed: scores[seed])
     metrics = {"eval/return": scores[best]}
     words = text or f"{config.algo} on {config.env} at step {step:,}"
-    return Report(run.directory, metrics, policy_of(learner, best - config.seed), words)
+    return Report(run.directory, metrics, policy_of(learner, best - config.seed, env), words)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from onepolicy.algos import dqn
+from onepolicy.algos import dqn, sac, td3
 from onepolicy.core.check import fraction
 from onepolicy.errors import ConfigError, nearest
 from onepolicy.recipes.loop import require_count, require_positive
 
-Algo = Literal["dqn"]
+Algo = Literal["dqn", "ddpg", "td3", "sac"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,34 @@ class DqnOptions:
     def __post_init__(self) -> None:
         for name in ("priority", "priority_beta", "epsilon_end", "epsilon_fraction"):
             fraction(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Td3Options:
+    """What is TD3's and DDPG's own; on the command line `--td3.noise`. Actions run from -1 to 1 in its units."""
+
+    noise: float = 0.1
+    """Std of what is added to an action to explore."""
+    drifting: bool = False
+    """It is an Ornstein-Uhlenbeck process, which wanders off and slowly returns."""
+    target_noise: float = 0.2
+    """Std of what is added to the target's action."""
+    target_clip: float = 0.5
+    """Bound of what is added to the target's action."""
+    critics: int = 2
+    """Critics, whose least counts."""
+    delay: int = 2
+    """Updates of the critics for each of the actor and the targets."""
+
+
+@dataclass(frozen=True)
+class SacOptions:
+    """What is SAC's own; on the command line `--sac.temperature`."""
+
+    temperature: float | None = None
+    """What a nat of entropy is worth, in reward; None learns it."""
+    target_entropy: float | None = None
+    """Entropy that a learnt temperature aims at, nats of actions from -1 to 1; None for -1 a number of an action."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +91,19 @@ class Config:
     gradient_steps: int = 1
     """Updates each time; 0 for as many as steps were played since."""
     target_every: int = 10_000
-    """Steps between moves of the target network."""
+    """DQN: steps between moves of the target network."""
     tau: float = 1.0
     """How far the target moves, in (0, 1]; 1 copies."""
     dqn: DqnOptions = field(default_factory=DqnOptions)
     """DQN: double, dueling, priorities, exploration."""
+    td3: Td3Options = field(default_factory=Td3Options)
+    """TD3 and DDPG: noises, critics, delay."""
+    sac: SacOptions = field(default_factory=SacOptions)
+    """SAC: temperature."""
     lr: float = 1e-4
     """Learning rate."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """Of the learning rate: constant, or linearly to 0 at the end."""
     max_grad_norm: float = 10.0
     """Bound on each seed's gradient's 2-norm; 0 for none."""
     hidden: tuple[int, ...] = (64, 64)
@@ -95,7 +129,19 @@ class Config:
         )
         require_count(self, "learning_starts", "gradient_steps", "eval_every", "save_every")
         fraction("gamma", self.gamma)
-        dqn_of(self)
+        if self.dqn.priority > 0 and self.algo != "dqn":
+            raise ConfigError(f"dqn.priority is {self.dqn.priority}; {self.algo} draws all transitions alike.")
+        dqn_of(self), td3_of(self), sac_of(self)
+
+    @property
+    def each_time(self) -> int:
+        """Updates each time."""
+        return self.gradient_steps or max(self.train_every, self.num_envs)
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole run."""
+        return max(1, (self.steps - self.learning_starts) // max(self.train_every, self.num_envs)) * self.each_time
 
 
 def dqn_of(config: Config) -> dqn.Config:
@@ -106,7 +152,7 @@ def dqn_of(config: Config) -> dqn.Config:
         dueling=config.dqn.dueling,
         learning_starts=config.learning_starts,
         train_every=config.train_every,
-        gradient_steps=config.gradient_steps or max(config.train_every, config.num_envs),
+        gradient_steps=config.each_time,
         target_every=config.target_every,
         tau=config.tau,
         epsilon_end=config.dqn.epsilon_end,
@@ -116,9 +162,49 @@ def dqn_of(config: Config) -> dqn.Config:
     )
 
 
+def td3_of(config: Config) -> td3.Config:
+    """What TD3 decides. Raises: ConfigError for a value out of its range."""
+    return td3.Config(
+        batch_size=config.batch_size,
+        learning_starts=config.learning_starts,
+        train_every=config.train_every,
+        gradient_steps=config.each_time,
+        tau=config.tau,
+        noise=config.td3.noise,
+        drifting=config.td3.drifting,
+        target_noise=config.td3.target_noise,
+        target_clip=config.td3.target_clip,
+        critics=config.td3.critics,
+        delay=config.td3.delay,
+    )
+
+
+def sac_of(config: Config) -> sac.Config:
+    """What SAC decides. Raises: ConfigError for a value out of its range."""
+    return sac.Config(
+        batch_size=config.batch_size,
+        learning_starts=config.learning_starts,
+        train_every=config.train_every,
+        gradient_steps=config.each_time,
+        tau=config.tau,
+        temperature=config.sac.temperature,
+        target_entropy=config.sac.target_entropy,
+    )
+
+
+PLAIN = Td3Options(target_noise=0.0, critics=1, delay=1)
+"""DDPG: TD3 without its three ideas."""
+_ACTOR = Config(
+    env="Pendulum-v1", batch_size=256, train_every=1, tau=0.005, lr=1e-3, max_grad_norm=0.0, hidden=(400, 300)
+)
 DEFAULTS: dict[str, Config] = {
     # stable-baselines3 2.9 defaults, but double
     "dqn": Config(),
+    # stable-baselines3 2.9 defaults, but the zoo's noise
+    "ddpg": replace(_ACTOR, algo="ddpg", td3=PLAIN),
+    "td3": replace(_ACTOR, algo="td3"),
+    # stable-baselines3 2.9 defaults
+    "sac": replace(_ACTOR, algo="sac", lr=3e-4, hidden=(256, 256)),
 }
 PRESETS: dict[str, Config] = {
     # rl-baselines3-zoo hyperparams/dqn.yml, but double
@@ -142,7 +228,30 @@ PRESETS: dict[str, Config] = {
         learning_starts=0, target_every=250, train_every=4, gradient_steps=0,
         dqn=DqnOptions(epsilon_fraction=0.12, epsilon_end=0.1), hidden=(256, 256),
     ),
+    # rl-baselines3-zoo hyperparams/sac.yml; MountainCarContinuous with plain noise, not one that depends on the state
+    "sac/Pendulum-v1": replace(DEFAULTS["sac"], steps=20_000, lr=1e-3),
+    "sac/MountainCarContinuous-v0": replace(
+        DEFAULTS["sac"], env="MountainCarContinuous-v0", steps=50_000, capacity=50_000, batch_size=512, train_every=32,
+        gradient_steps=32, gamma=0.9999, tau=0.01, learning_starts=0, sac=SacOptions(temperature=0.1), hidden=(64, 64),
+    ),
+    "sac/LunarLanderContinuous-v3": replace(
+        DEFAULTS["sac"], env="LunarLanderContinuous-v3", steps=500_000, lr=7.3e-4, schedule="linear", tau=0.01,
+        learning_starts=10_000, hidden=(400, 300),
+    ),
 }  # fmt: skip
+for _env in ("HalfCheetah-v5", "Hopper-v5"):  # the zoo's rows of their v4
+    PRESETS[f"sac/{_env}"] = replace(DEFAULTS["sac"], env=_env, steps=1_000_000, learning_starts=10_000)
+for _algo in ("ddpg", "td3"):  # rl-baselines3-zoo hyperparams/ddpg.yml and td3.yml, which are alike
+    _start = DEFAULTS[_algo]
+    for _env, _steps in (("Pendulum-v1", 20_000), ("LunarLanderContinuous-v3", 300_000)):
+        PRESETS[f"{_algo}/{_env}"] = replace(
+            _start, env=_env, steps=_steps, gamma=0.98, capacity=200_000, learning_starts=10_000
+        )
+    PRESETS[f"{_algo}/MountainCarContinuous-v0"] = replace(
+        _start, env="MountainCarContinuous-v0", steps=300_000, td3=replace(_start.td3, noise=0.5, drifting=True)
+    )
+    for _env in ("HalfCheetah-v5", "Hopper-v5"):
+        PRESETS[f"{_algo}/{_env}"] = replace(_start, env=_env, steps=1_000_000, learning_starts=10_000)
 
 
 def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
