@@ -32,6 +32,9 @@ ALGORITHMS: dict[str, Entry] = {
         "onepolicy.recipes.off_policy", "Q-learning with a network and a memory, on control", (("algo", "dqn"),)
     ),
     "trpo": Entry("onepolicy.recipes.control", "trust region policy optimisation, on control", (("algo", "trpo"),)),
+    "ddpg": Entry("onepolicy.recipes.off_policy", "deterministic policy gradient, on control", (("algo", "ddpg"),)),
+    "td3": Entry("onepolicy.recipes.off_policy", "twin delayed DDPG, on control", (("algo", "td3"),)),
+    "sac": Entry("onepolicy.recipes.off_policy", "soft actor-critic, on control", (("algo", "sac"),)),
     "q-learning": _tabular("q-learning", "Q-learning"),
     "sarsa": _tabular("sarsa", "SARSA"),
     "expected-sarsa": _tabular("expected-sarsa", "expected SARSA"),
