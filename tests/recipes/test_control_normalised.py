@@ -136,3 +136,21 @@ def test_observations_on_a_bad_scale_are_learnt_from_only_when_normalised(tmp_pa
     }
     assert found[True] > 150
     assert found[False] < 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("preset", "steps", "score"),
+    [
+        ("ppo/Acrobot-v1", 150_000, -100.0),
+        ("ppo/Pendulum-v1", 100_000, -300.0),
+        ("ppo/MountainCar-v0", 250_000, -145.0),
+        ("ppo/MountainCarContinuous-v0", 100_000, 90.0),
+        ("a2c/Acrobot-v1", 150_000, -120.0),
+    ],
+)
+def test_the_presets_learn_the_small_worlds(preset, steps, score, seed, tmp_path):
+    """Well before the zoo's steps are over; mean return over 100 greedy episodes of the last policy."""
+    config = replace(control.PRESETS[preset], steps=steps, seed=seed, eval_every=0, out=str(tmp_path / "run"))
+    assert main(config).metrics["eval/return"] >= score
