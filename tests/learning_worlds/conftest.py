@@ -16,19 +16,22 @@ from onepolicy.nn.policies import CategoricalPolicy
 
 
 class Tabular:
-    """N copies of a finite world, its state seen as one-hot.
+    """N copies of a finite world, its state seen as one-hot; with `seen`, what is seen in each state instead.
 
     reward, following, terminal: by [state][action]; following None means a random state. limit: steps after which an
     episode is truncated. Starts in a random state. honest False reports the time limit as a termination.
     """
 
-    def __init__(self, reward, following=None, terminal=None, *, limit=100, num_envs=16, honest=True):
+    def __init__(self, reward, following=None, terminal=None, *, limit=100, num_envs=16, honest=True, seen=None):
         self.reward = np.array(reward, dtype=np.float32)
         self.states, n = self.reward.shape
         self.following = following
         self.terminal = np.zeros(self.reward.shape, dtype=bool) if terminal is None else np.array(terminal)
         self.limit, self.num_envs, self.honest = limit, num_envs, honest
-        self.env_id, self.obs_dim, self.actions = "Tabular", self.states, Discrete(n)
+        self.seen = (
+            np.eye(self.states, dtype=np.float32) if seen is None else np.eye(max(seen) + 1, dtype=np.float32)[seen]
+        )
+        self.env_id, self.obs_dim, self.actions = "Tabular", self.seen.shape[1], Discrete(n)
         self.reset(0)
 
     @property
@@ -36,7 +39,7 @@ class Tabular:
         return self._see(self.state)
 
     def _see(self, state):
-        return torch.from_numpy(np.eye(self.states, dtype=np.float32)[state])
+        return torch.from_numpy(self.seen[state])
 
     def reset(self, seed):
         self.rng = np.random.default_rng(seed)
