@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -39,26 +38,27 @@ class Moments:
         self.count, self.mean, self.var = PRIOR, np.zeros(dim), np.ones(dim)
         self._std = np.sqrt(self.var + EPS)
 
-    def update(self, rows: NDArray[Any]) -> None:
-        """Adds rows [N, dim]. Those of a batch with a number that is not finite are not counted, none of them."""
+    def update(self, rows: NDArray[Any]) -> bool:
+        """Adds rows [N, dim]; False, and none of them, where a number is not finite."""
         if not np.isfinite(rows).all():
-            return
-        rows = rows.astype(np.float64)
-        mean = np.add.reduce(rows, axis=0) / len(rows)
-        squares = np.add.reduce(np.square(rows - mean), axis=0)
-        total = self.count + len(rows)
+            return False
+        n = len(rows)
+        mean = np.add.reduce(rows, axis=0, dtype=np.float64) / n
+        spread = np.add.reduce(np.square(rows - mean), axis=0)
+        total = self.count + n
         delta = mean - self.mean
-        spread = self.var * self.count + squares + np.square(delta) * (self.count * len(rows) / total)
-        self.mean, self.var, self.count = self.mean + delta * (len(rows) / total), spread / total, total
+        self.var = (self.var * self.count + spread + np.square(delta) * (self.count * n / total)) / total
+        self.mean, self.count = self.mean + delta * (n / total), total
         self._std = np.sqrt(self.var + EPS)
+        return True
 
     def standardise(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """(rows - mean) / std, held within +-CLIP, [..., dim] float32."""
-        return np.clip((rows - self.mean) / self._std, -CLIP, CLIP).astype(np.float32)
+        return _held((rows - self.mean) / self._std)
 
     def scale(self, numbers: NDArray[Any]) -> NDArray[np.float32]:
         """numbers / std, not centred, held within +-CLIP, [N] float32; for one dim."""
-        return np.clip(numbers / self._std, -CLIP, CLIP).astype(np.float32)
+        return _held(numbers / self._std)
 
     def copy(self) -> Moments:
         """The statistic as it is now."""
@@ -109,10 +109,15 @@ class Normalised:
     def step(self, action: Tensor) -> EnvStep:
         """One step of every copy, scaled by the statistic with this step in it."""
         step = self.env.step(action)
-        self._count(step.obs)
+        obs, final_obs, reward, raw = step.obs, step.final_obs, step.reward, None
+        ended = (step.terminated | step.truncated).numpy()
+        if self.obs_moments is not None and self.obs_moments.update(obs.numpy()):
+            obs = final_obs = torch.from_numpy(self.obs_moments.standardise(obs.numpy()))
+            if ended.any():
+                final_obs = self._seen(step.final_obs)
         if self.return_moments is not None:
-            step = replace(step, reward=self._paid(self.return_moments, step), raw_reward=step.reward)
-        return replace(step, obs=self._seen(step.obs), final_obs=self._seen(step.final_obs))
+            raw, reward = reward, self._paid(self.return_moments, reward, ended)
+        return EnvStep(obs, reward, step.terminated, step.truncated, final_obs, raw)
 
     def state_dict(self) -> dict[str, Any]:
         """The world, the statistic and the returns under way."""
@@ -142,12 +147,14 @@ class Normalised:
             return obs
         return torch.from_numpy(self.obs_moments.standardise(obs.numpy()))
 
-    def _paid(self, moments: Moments, step: EnvStep) -> Tensor:
-        reward = step.reward.numpy()
-        if not np.isfinite(reward).all():
-            return step.reward
-        self._returns *= self.gamma
-        self._returns += reward
-        moments.update(self._returns[:, None])
-        self._returns[(step.terminated | step.truncated).numpy()] = 0.0
-        return torch.from_numpy(moments.scale(reward))
+    def _paid(self, moments: Moments, reward: Tensor, ended: NDArray[np.bool_]) -> Tensor:
+        returns = self.gamma * self._returns + reward.numpy()
+        if not moments.update(returns[:, None]):
+            return reward
+        self._returns = np.where(ended, 0.0, returns)
+        return torch.from_numpy(moments.scale(reward.numpy()))
+
+
+def _held(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Numbers within +-CLIP, which np.clip takes three times as long for."""
+    return np.minimum(np.maximum(numbers, -CLIP), CLIP).astype(np.float32)
