@@ -86,8 +86,8 @@ def least_target(q: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
 
 
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:
-    """sum_k mean_b (Q_k - y)^2, of each learner. q [S, K, B], target [S, B]. Returns: [S]."""
-    return (q - target.unsqueeze(1)).square().mean(dim=2).sum(dim=1)
+    """sum_k mean_b (Q_k - y)^2 / 2, of each learner. q [S, K, B], target [S, B]. Returns: [S]."""
+    return 0.5 * (q - target.unsqueeze(1)).square().mean(dim=2).sum(dim=1)
 
 
 @final

@@ -41,6 +41,7 @@ METRICS: dict[str, Metric] = {
     "policy/kl": Metric(
         "nats", "KL(old || new) between the policy that played the rollout and that after its updates."
     ),
+    "policy/temperature": Metric("reward/nat", "SAC: what entropy is worth."),
     "policy/penalty": Metric("reward/nat", "Coefficient of PPO's KL penalty in the rollout's updates."),
     "policy/step_share": Metric("share", "TRPO: of the full step, what the line search accepted; 0 for none."),
     "policy/cg_steps": Metric("count", "TRPO: conjugate gradient steps taken."),
