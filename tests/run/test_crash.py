@@ -131,6 +131,19 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["step-10", "step-11", "step-12"]
 
 
+class Holder:
+    """A part that is its state."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.state = state
+
+
 @pytest.mark.parametrize("name", ["model/training_args.bin", "extra.pt", "weights.pkl", "model/vocab.txt"])
 def test_a_pickle_is_refused_by_name_or_by_content(run, name):
     """A valid manifest is no excuse: whoever writes the pickle can write the manifest."""
@@ -146,6 +159,20 @@ def test_a_pickle_is_refused_by_name_or_by_content(run, name):
     with pytest.raises(CheckpointError, match="pickle"):
         run.save(3, model=Folder({Path(name).name: content}))
     assert not list(run.checkpoints.glob("step-3*"))
+
+
+def test_tensors_whose_header_has_a_pickles_first_bytes_are_no_pickle(run):
+    """A header of 640 bytes makes the file begin with 0x80 0x02, as pickles of protocol 2 do."""
+    starts = set()
+    for step in range(3, 20):
+        long = {f"{k:02}" + "x" * 40: torch.ones(1) for k in range(5)} | {"y" * 8 * step: torch.ones(1)}
+        run.save(step, model=Holder(long))
+        (path,) = (run.checkpoints / f"step-{step}").glob("model.safetensors")
+        starts.add(path.read_bytes()[:2])
+        back = Holder(None)
+        assert run.load(model=back) == step
+        assert back.state == long
+    assert b"\x80\x02" in starts
 
 
 def test_a_strangers_file_or_link_is_refused_not_moved(run):

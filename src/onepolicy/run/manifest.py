@@ -190,10 +190,14 @@ def _regular_files(directory: Path) -> list[Path]:
 
 
 def _refuse_pickle(path: Path) -> None:
-    """Raises CheckpointError for a file that is, or by its name may be, a pickle."""
+    """Raises CheckpointError for a file that is, or by its name may be, a pickle.
+
+    A file of safetensors begins with its header's length, 8 bytes, which may be those a pickle begins with; then "{".
+    """
     with path.open("rb") as file:
-        start = file.read(4)
-    if path.suffix.lower() in PICKLE_SUFFIXES or start.startswith(PICKLE_STARTS):
+        start = file.read(9)
+    tensors = path.suffix == ".safetensors" and start[4:] == b"\0\0\0\0{"
+    if path.suffix.lower() in PICKLE_SUFFIXES or (start.startswith(PICKLE_STARTS) and not tensors):
         raise CheckpointError(
             f"{path} is a pickle or an archive that may hold one; reading it could run any program. Checkpoints are "
             "safetensors and JSON only: remove the file, or convert it to safetensors."
