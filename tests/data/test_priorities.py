@@ -54,13 +54,12 @@ def test_a_batch_is_spread_over_the_sum():
 @settings(max_examples=40, deadline=None)
 def test_against_a_flat_list(capacity, alpha, moves):
     """After any adds and changes, rows are those that a search in the flat cumulative sum finds."""
-    tree, flat, most, added = Priorities(1, capacity, alpha), np.zeros(capacity), 1.0, 0
-    for move in moves:
+    tree, flat, most = Priorities(1, capacity, alpha), np.zeros(capacity), 1.0
+    for added, move in enumerate(moves):
         rng = np.random.default_rng(move)
         flat[added % capacity] = most
         tree.add(added % capacity, 1)
-        added += 1
-        row = rng.integers(0, min(added, capacity), 3)
+        row = rng.integers(0, min(added + 1, capacity), 3)
         error = rng.exponential(2.0, 3)
         tree.set(row[None], error[None])
         for at, value in zip(row, (error + LEAST) ** alpha, strict=True):

@@ -22,10 +22,10 @@ from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.actors import ActorPolicy, SquashedPolicy
 from onepolicy.nn.greedy import GreedyPolicy
 from onepolicy.nn.stacked import alone
-from onepolicy.recipes.loop import open_run
+from onepolicy.recipes.loop import run_directory
 from onepolicy.recipes.off_policy_config import DEFAULTS, PRESETS, Config, dqn_of, sac_of, starting_point, td3_of
 from onepolicy.recipes.side_by_side import Loop, last_of
-from onepolicy.run.config import EXIT_INTERRUPTED, from_json
+from onepolicy.run.config import EXIT_INTERRUPTED, from_json, to_json
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
@@ -98,10 +98,14 @@ def main(config: Config, resume: Path | None = None) -> Report:
         actions.dim if isinstance(actions := envs[0].actions, Box) else None,
         gamma=config.gamma,
         n_step=config.n_step,
-        priority=config.dqn.priority,
+        priority=config.dqn.priority if config.algo == "dqn" else 0.0,
     )
     explorer = Explorer(envs, replay, seeds, random_steps=config.learning_starts)
-    run = open_run(RECIPE, config, resume, {})
+    run = (
+        Run.open(resume)
+        if resume
+        else Run.create(run_directory(config.out, config.algo), recipe=RECIPE, config=to_json(config))
+    )
 
     def evaluate(steps: int) -> list[Metrics]:
         return [

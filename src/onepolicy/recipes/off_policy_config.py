@@ -121,11 +121,20 @@ class Config:
     threads: int = 1
     """CPU threads of torch; small networks are slower with more."""
     out: str = ""
-    """Run directory; empty for the next free runs/off_policy-<n>."""
+    """Run directory; empty for the next free runs/<algo>-<n>."""
 
     def __post_init__(self) -> None:
         require_positive(
-            self, "steps", "num_envs", "capacity", "train_every", "target_every", "eval_episodes", "seeds", "threads"
+            self,
+            "steps",
+            "num_envs",
+            "n_step",
+            "capacity",
+            "train_every",
+            "target_every",
+            "eval_episodes",
+            "seeds",
+            "threads",
         )
         require_count(self, "learning_starts", "gradient_steps", "eval_every", "save_every")
         fraction("gamma", self.gamma)
