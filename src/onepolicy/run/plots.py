@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 KEY_METRICS = (
     "eval/accuracy", "eval/return", "rollout/score", "rollout/return", "sft/nll", "eval/nll", "policy/entropy",
-    "policy/kl_ref", "policy/kl_old", "policy/clip_fraction", "value/loss", "rollout/length", "rollout/truncated",
-    "rollout/zero_variance", "learner/grad_norm",
+    "policy/kl_ref", "policy/kl", "policy/kl_old", "policy/clip_fraction", "value/loss", "rollout/length",
+    "rollout/truncated", "rollout/zero_variance", "learner/grad_norm",
 )  # fmt: skip
 """What is plotted unless asked otherwise, in this order, as far as the runs have it."""
 MAX_PANELS = 9
