@@ -117,9 +117,14 @@ def from_function(
     """
     if not hasattr(outcome, "py_func"):
         raise ConfigError(f"{outcome!r} is no compiled function; decorate it with numba.njit.")
+    if not 1 <= num_states < 2**31:
+        raise DataError(f"num_states is {num_states}; an MDP has 1 to 2^31 - 1 states.")
     require_memory(21 * num_states, f"A model of {num_states:,} states", limit)
+    actions = np.asarray(num_actions)
+    if actions.shape not in ((), (num_states,)):
+        raise DataError(f"num_actions has shape {actions.shape}; give one number, or one for each of {num_states}.")
     counts = np.empty(num_states, dtype=np.int32)
-    counts[:] = num_actions
+    counts[:] = actions
     ends = terminal_states(terminal, num_states)
     if ends is None:
         ends = counts == 0
@@ -251,7 +256,8 @@ def from_step(
     step(state, action) -> the possible outcomes, as (probability, next state, reward). actions(state) -> what can be
     done there; nothing means that the state is terminal. start: a state, or states with probabilities. States are
     anything hashable.
-    Raises: ConfigError for more than max_states states. DataError for a start where nothing can be done.
+    Raises: ConfigError for more than max_states states. DataError for a start where nothing can be done, and for an
+    action without outcomes.
 
     >>> mdp, states = from_step(lambda n, a: [(1.0, n + a, -1.0)], lambda n: [1, 2] if n < 3 else [], 0)
     >>> states
@@ -263,6 +269,7 @@ def from_step(
     entries: list[tuple[int, int, int, float, float]] = []
     for s, state in enumerate(states):
         for a, action in enumerate(actions(state)):
+            before = len(entries)
             for p, following, reward in step(state, action):
                 if following not in found:
                     if len(states) >= max_states:
@@ -273,6 +280,11 @@ def from_step(
                     found[following] = len(states)
                     states.append(following)
                 entries.append((s, a, found[following], p, reward))
+            if len(entries) == before:
+                raise DataError(
+                    f"step({state!r}, {action!r}) has no outcomes; its probabilities sum to 1. "
+                    "Where nothing can be done, leave the action out of actions(state)."
+                )
     if not entries:
         raise DataError(f"nothing can be done in the start {states[0]!r}: actions({states[0]!r}) is empty.")
     s_, a_, t, p_, r = (np.asarray(column) for column in zip(*entries))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from onepolicy.errors import DataError
-from onepolicy.tabular.storage import Bools, Floats, Ints, Rows
+from onepolicy.tabular.storage import Bools, Floats, Ints, Rows, as_stored
 
 ROW_SUM_TOLERANCE = 1e-6
 """How far the probabilities of a row may be from 1; what is nearer is divided by its sum."""
@@ -33,13 +33,14 @@ def entries_of(
         raise DataError(f"There are {len(names)} state names for {num_states} states; give one for each.")
     s, a, t = (_integers(x, what) for x, what in ((state, "state"), (action, "action"), (successor, "successor")))
     p = np.asarray(probability, dtype=np.float64)
-    r = np.broadcast_to(np.asarray(reward, dtype=np.float64), p.shape)
+    r = np.asarray(reward, dtype=np.float64)
     shapes = {x.shape for x in (s, a, t, p)}
-    if len(shapes) != 1 or p.ndim != 1:
+    if len(shapes) != 1 or p.ndim != 1 or r.shape not in ((), p.shape):
         raise DataError(
-            f"state, action, successor and probability have shapes "
-            f"{[x.shape for x in (s, a, t, p)]}; give 1-D arrays of one length."
+            f"state, action, successor, probability and reward have shapes {[x.shape for x in (s, a, t, p, r)]}; "
+            "give 1-D arrays of one length, or one number as the reward of all."
         )
+    r = np.broadcast_to(r, p.shape)
     for x, what in ((s, "state"), (t, "successor")):
         wrong = np.flatnonzero((x < 0) | (x >= num_states))
         if wrong.size:
@@ -153,9 +154,7 @@ def rows_of(
     if not keep.all():
         t, p, r, row = t[keep], p[keep], r[keep], row[keep]
     ptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=first.size))]).astype(np.int64)
-    if dtype not in (np.float64, np.float32):
-        raise DataError(f"dtype is {dtype}; probabilities are stored as float64 or float32.")
-    storage = Rows(row_ptr, ptr, t.astype(np.int32), p.astype(dtype), rewards)
+    storage = Rows(row_ptr, ptr, t.astype(np.int32), as_stored(p, dtype), rewards)
     return storage, None if same.all() else np.ascontiguousarray(r)
 
 

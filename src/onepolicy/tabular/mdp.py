@@ -144,22 +144,25 @@ class MDP:
             entries = without_absorbing(entries, ends, names)
         s, a, t, p, r = merged(*entries, num_states)
         rows, rewards = rows_of(s, a, t, p, r, num_states, ends, names, np.dtype(dtype))
+        most = int(np.diff(rows.row_ptr).max())
+        if labels is not None and len(labels) < most:
+            raise DataError(f"There are {len(labels)} action names and a state with {most} actions; give one for each.")
         if ends is None:
             ends = np.diff(rows.row_ptr) == 0
         return MDP(rows, ends, start_distribution(start, ends), rewards, names, labels)
 
 
-def ragged(mdp: MDP) -> tuple[Rows, Floats]:
+def ragged(mdp: MDP, limit: int | None = None) -> tuple[Rows, Floats]:
     """The ragged storage of an MDP that is stored in another way, and the reward of every transition.
 
-    Raises: ConfigError when it needs more memory than is available.
+    limit: bytes of memory, default what is available. Raises: ConfigError when it needs more.
     """
     from onepolicy.tabular.planning import kernels
 
     row_ptr = np.zeros(mdp.num_states + 1, dtype=np.int64)
     transitions, _ = kernels.count_rows(mdp.storage, mdp.num_states, row_ptr)
     count = int(row_ptr[-1])
-    require_memory(storage_bytes("rows", mdp.num_states, count, 2 * transitions), "A ragged copy of the model")
+    require_memory(storage_bytes("rows", mdp.num_states, count, 2 * transitions), "A ragged copy of the model", limit)
     stored = getattr(mdp.storage, "probabilities", np.empty(0)).dtype
     rows = Rows(
         row_ptr,

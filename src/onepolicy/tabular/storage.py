@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from onepolicy.errors import ConfigError
+from onepolicy.errors import ConfigError, DataError
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
@@ -36,7 +36,7 @@ class Csr(NamedTuple):
     ptr: Ints
     """[K + 1]"""
     successors: NDArray[np.int32]
-    """[n], ascending within a row"""
+    """[n], ascending within a row; those of a compiled function in its order"""
     probabilities: Probabilities
     """[n]"""
     rewards: Floats
@@ -114,6 +114,20 @@ def storage_bytes(layout: str, states: int, rows: int, transitions: int, *, item
     if layout == "padded":
         return 4 * states + 8 * rows + (4 + itemsize) * transitions
     return 4 * states + 12 * rows
+
+
+def as_stored(probabilities: Probabilities, dtype: DTypeLike) -> Probabilities:
+    """Probabilities in the precision of a storage; what is above 0 stays above 0.
+
+    Raises: DataError for another precision than float64 or float32.
+    """
+    kind = np.dtype(dtype)
+    if kind not in (np.float64, np.float32):
+        raise DataError(f"dtype is {kind}; probabilities are stored as float64 or float32.")
+    stored = probabilities.astype(kind, copy=False)
+    if stored.min(initial=1) == 0:
+        stored[(stored == 0) & (probabilities > 0)] = np.finfo(kind).smallest_subnormal
+    return stored
 
 
 def available_memory() -> int:
