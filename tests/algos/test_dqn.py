@@ -63,7 +63,7 @@ def test_the_loss_is_hubers_at_each_error_weighted(double):
             expected[k] += weight[k, b] * (error**2 / 2 if error < 1 else error - 0.5) / 8
     assert (sizes > 1).any()
     assert (sizes < 1).any()
-    found = learner.update(batch)
+    found = learner.update(batch, learner.look_ahead(batch))
     torch.testing.assert_close(found, sizes)
     torch.testing.assert_close(learner.metrics["learner/loss"], expected)
     torch.testing.assert_close(learner.metrics["value/q"], q.gather(-1, batch.action[..., None]).mean((1, 2)))
@@ -101,7 +101,7 @@ def test_the_loop_plays_learns_and_copies_when_it_should(monkeypatch):
     learnt, copied = [], []
     update = dqn.Learner.update
     monkeypatch.setattr(
-        dqn.Learner, "update", lambda self, batch: learnt.append(len(explorer.replay)) or update(self, batch)
+        dqn.Learner, "update", lambda self, *given: learnt.append(len(explorer.replay)) or update(self, *given)
     )
     monkeypatch.setattr(dqn, "follow", lambda *_: copied.append(explorer.steps))
     dqn.fit(learner, explorer, config, steps=60, after_step=lambda *_: False)

@@ -141,6 +141,22 @@ def test_weights_undo_the_priorities_up_to_the_greatest():
         torch.testing.assert_close(batch.weight[0].double(), torch.from_numpy(expected), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("priority", [0.0, 0.6])
+def test_draws_in_parts_are_the_draws(priority):
+    replay = Replay([0, 1], 30, 1, 2, None, gamma=0.9, priority=priority)
+    played(replay, 30)
+    whole = replay.sample(12)
+    parts = whole.split(4)
+    assert len(parts) == 3
+    assert (np.concatenate([part.row for part in parts], axis=1) == whole.row).all()
+    for name in ("obs", "action", "reward", "next_obs", "discount", "weight"):
+        values = [getattr(part, name) for part in parts]
+        if priority or name != "weight":
+            assert torch.equal(torch.cat(values, dim=1), getattr(whole, name))
+        else:
+            assert values == [None] * 3
+
+
 def test_a_memory_without_priorities_has_no_weights_and_hears_of_none():
     replay = Replay([0], 3, 1, 1, None, gamma=0.9)
     played(replay, 3)

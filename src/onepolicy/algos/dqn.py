@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 import torch
@@ -19,11 +19,14 @@ from torch import Tensor, nn
 
 from onepolicy.acting.explore import Explorer, epsilon_greedy
 from onepolicy.core.check import fraction
-from onepolicy.data.replay import Floats, Transitions
+from onepolicy.data.replay import Floats, Replay, Transitions
 from onepolicy.errors import ConfigError
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.stacked import StackedOptimizer
 from onepolicy.nn.stacked import StackedQ, follow, target_of
+
+ROWS = 512
+"""Transitions drawn at once where several updates follow each other: the target, at rest, sees them in one pass."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,17 @@ class Learner:
         """The best actions [S, N] for observations [S, N, D]."""
         return self.view(obs).argmax(axis=-1)
 
-    def update(self, batch: Transitions) -> Tensor:
+    @torch.no_grad()
+    def look_ahead(self, batch: Transitions) -> Tensor:
+        """What the target says of all actions [S, B, A] in what followed."""
+        return cast(Tensor, self.target(batch.next_obs))
+
+    def update(self, batch: Transitions, ahead: Tensor) -> Tensor:
         """One step on a batch: mean Huber loss of the TD error, bound 1, weighted where the batch has weights.
 
-        Returns the sizes of the errors [S, B], of before the step.
+        ahead: from look_ahead. Returns the sizes of the errors [S, B], of before the step.
         """
         with torch.no_grad():
-            ahead = self.target(batch.next_obs)
             online = self.q(batch.next_obs) if self.config.double else ahead
             goal = q_target(online, ahead, batch.reward, batch.discount, double=self.config.double)
         q = self.q(batch.obs).gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
@@ -168,13 +175,22 @@ def fit(
         before = explorer.steps
         explorer.step(learner.explore(before))
         if explorer.steps >= config.learning_starts and passed(before, explorer.steps, config.train_every):
-            for _ in range(config.gradient_steps):
-                batch = memory.sample(config.batch_size, beta=config.weight_exponent(before))
-                memory.prioritise(batch.row, learner.update(batch))
+            for count in _at_once(config, memory):
+                drawn = memory.sample(count * config.batch_size, beta=config.weight_exponent(before))
+                ahead = learner.look_ahead(drawn).split(config.batch_size, dim=1)
+                for batch, values in zip(drawn.split(config.batch_size), ahead, strict=True):
+                    memory.prioritise(batch.row, learner.update(batch, values))
         if passed(before, explorer.steps, config.target_every):
             follow(learner.target, learner.q, config.tau)
         if after_step(explorer.steps, learner.metrics):
             break
+
+
+def _at_once(config: Config, memory: Replay) -> list[int]:
+    """Updates whose batches are drawn together: with priorities one, as each changes what the next one draws."""
+    most = 1 if memory.priorities is not None else max(1, ROWS // config.batch_size)
+    whole, rest = divmod(config.gradient_steps, most)
+    return [most] * whole + [rest] * (rest > 0)
 
 
 def passed(before: int, now: int, every: int) -> bool:

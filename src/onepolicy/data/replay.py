@@ -41,6 +41,16 @@ class Transitions:
     row: NDArray[np.int64]
     weight: Tensor | None = None
 
+    def split(self, rows: int) -> list[Transitions]:
+        """Batches of `rows` each, in order; B is a multiple of it."""
+        if self.row.shape[1] == rows:
+            return [self]
+        row = np.split(self.row, self.row.shape[1] // rows, axis=1)
+        weight = [None] * len(row) if self.weight is None else self.weight.split(rows, dim=1)
+        tensors = (self.obs, self.action, self.reward, self.next_obs, self.discount)
+        parts = (tensor.split(rows, dim=1) for tensor in tensors)
+        return [Transitions(*each) for each in zip(*parts, row, weight, strict=True)]
+
 
 @final
 class Replay:

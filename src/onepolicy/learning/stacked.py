@@ -60,7 +60,9 @@ class StackedOptimizer:
 
 def _clip(gradients: tuple[Tensor, ...], learners: int, most: float) -> None:
     """Scales each learner's gradients, the first axis of each, to a 2-norm of at most `most`, in place."""
-    squares = torch.stack([g.reshape(learners, -1).square().sum(1) for g in gradients]).sum(0)
-    scale = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.view(learners, -1).mul_(scale.unsqueeze(1))
+    parts = torch.stack([torch.linalg.vector_norm(g.reshape(learners, -1), dim=1) for g in gradients])
+    scale = most / (torch.linalg.vector_norm(parts, dim=0) + 1e-6)
+    if bool((scale < 1.0).any()):
+        scale.clamp_(max=1.0)
+        for gradient in gradients:
+            gradient.view(learners, -1).mul_(scale.unsqueeze(1))
