@@ -122,6 +122,17 @@ def test_exploring_draws_from_the_policy():
     np.testing.assert_allclose(part.greedy(obs)[0, 0], np.tanh(mean), rtol=1e-6)
 
 
+def test_held_noise_is_drawn_anew_after_its_steps():
+    """hold 3: the same action in the same state for steps 0 to 2, another for 3 to 5; each world its own."""
+    part, rngs = learner(hold=3), [np.random.default_rng(0)]
+    obs = np.ones((1, 4, 2), np.float32)
+    found = np.stack([part.explore(step)(obs, rngs) for step in range(6)])
+    for first in (0, 3):
+        assert (found[first : first + 3] == found[first]).all()
+    assert (found[0] != found[3]).all()
+    assert len(np.unique(found[0, 0, :, 0])) == 4
+
+
 def test_loaded_it_goes_on_as_it_would_have():
     first, second = learner((1, 2)), learner((7, 8))
     rng = np.random.default_rng(0)
@@ -142,6 +153,7 @@ def test_loaded_it_goes_on_as_it_would_have():
         ({"temperature": 0.0}, "temperature is 0.0; it is positive, or None"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"hold": 0}, "hold is 0"),
         ({"gradient_steps": 0}, "gradient_steps is 0"),
         ({"tau": 0.0}, "tau is 0.0"),
     ],

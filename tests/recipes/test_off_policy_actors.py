@@ -48,7 +48,17 @@ class Killed(BaseException):
 CASES = [
     ("ddpg", {}),
     ("td3", {"td3": Td3Options(noise=0.3, drifting=True), "seeds": 2}),
-    ("sac", {"train_every": 4, "gradient_steps": 2, "schedule": "linear", "num_envs": 2, "seeds": 2}),
+    (
+        "sac",
+        {
+            "train_every": 4,
+            "gradient_steps": 2,
+            "schedule": "linear",
+            "num_envs": 2,
+            "seeds": 2,
+            "sac": SacOptions(hold=5),
+        },
+    ),
 ]
 
 

@@ -32,7 +32,8 @@ class Config:
     learning_starts: steps before the first update, with random actions. train_every: steps between updates.
     gradient_steps: updates each time. temperature: what a nat of entropy is worth, in reward; None learns it, from 1.
     target_entropy: that a learnt temperature aims at, nats of actions in [-1, 1]; None for -1 for each of their
-    numbers. tau: how far the target moves at each update.
+    numbers. tau: how far the target moves at each update. hold: steps of a world for which its noise is kept when it
+    plays; each action is still drawn from the policy, but exploration pushes one way for a while.
     """
 
     batch_size: int = 256
@@ -42,9 +43,10 @@ class Config:
     temperature: float | None = None
     target_entropy: float | None = None
     tau: float = 0.005
+    hold: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "train_every", "gradient_steps"):
+        for name in ("batch_size", "train_every", "gradient_steps", "hold"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it is at least 1. Set {name} >= 1.")
         if self.temperature is not None and not self.temperature > 0.0:
@@ -114,6 +116,7 @@ class Learner:
         self.critic_optimizer = StackedOptimizer(self.critic.parameters(), tuple(seeds), optim)
         self.temperature_optimizer = StackedOptimizer([self.log_temperature], tuple(seeds), optim)
         self.rngs = [derive_rng(seed, "policy noise") for seed in seeds]
+        self.held: tuple[int, Floats] = (0, np.zeros(0, np.float32))
         self.metrics: dict[str, Tensor] = {}
         self.view = self.actor.numpy_view()
 
@@ -123,8 +126,11 @@ class Learner:
 
         def choose(obs: Floats, rngs: Sequence[np.random.Generator]) -> Floats:
             mean, log_std = self.view(obs)
-            noise = np.stack([rng.standard_normal(mean.shape[1:], dtype=np.float32) for rng in rngs])
-            return np.tanh(mean + np.exp(log_std) * noise)
+            if self.held[0] == 0:
+                noise = np.stack([rng.standard_normal(mean.shape[1:], dtype=np.float32) for rng in rngs])
+                self.held = 0, noise
+            self.held = (self.held[0] + 1) % self.config.hold, self.held[1]
+            return np.tanh(mean + np.exp(log_std) * self.held[1])
 
         return choose
 
@@ -169,6 +175,7 @@ class Learner:
             "log_temperature": self.log_temperature.detach().clone(),
             "rngs": [rng.bit_generator.state for rng in self.rngs],
             "metrics": self.metrics,
+            "held": self.held,
         }
 
     @torch.no_grad()
@@ -179,7 +186,7 @@ class Learner:
         self.log_temperature.copy_(state["log_temperature"])
         for rng, saved in zip(self.rngs, state["rngs"], strict=True):
             rng.bit_generator.state = saved
-        self.metrics = dict(state["metrics"])
+        self.metrics, self.held = dict(state["metrics"]), tuple(state["held"])
 
 
 _PARTS = ("actor", "critic", "target_critic", "actor_optimizer", "critic_optimizer", "temperature_optimizer")

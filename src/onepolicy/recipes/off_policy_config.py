@@ -62,6 +62,8 @@ class SacOptions:
     """What a nat of entropy is worth, in reward; None learns it."""
     target_entropy: float | None = None
     """Entropy that a learnt temperature aims at, nats of actions from -1 to 1; None for -1 a number of an action."""
+    hold: int = 1
+    """Steps for which a world's noise is kept when it plays, so that exploration pushes one way for a while."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ def sac_of(config: Config) -> sac.Config:
         tau=config.tau,
         temperature=config.sac.temperature,
         target_entropy=config.sac.target_entropy,
+        hold=config.sac.hold,
     )
 
 
@@ -237,11 +240,13 @@ PRESETS: dict[str, Config] = {
         learning_starts=0, target_every=250, train_every=4, gradient_steps=0,
         dqn=DqnOptions(epsilon_fraction=0.12, epsilon_end=0.1), hidden=(256, 256),
     ),
-    # rl-baselines3-zoo hyperparams/sac.yml; MountainCarContinuous with plain noise, not one that depends on the state
+    # rl-baselines3-zoo hyperparams/sac.yml; MountainCarContinuous with noise that is held, not one that depends
+    # on the state; both push one way for a while
     "sac/Pendulum-v1": replace(DEFAULTS["sac"], steps=20_000, lr=1e-3),
     "sac/MountainCarContinuous-v0": replace(
         DEFAULTS["sac"], env="MountainCarContinuous-v0", steps=50_000, capacity=50_000, batch_size=512, train_every=32,
-        gradient_steps=32, gamma=0.9999, tau=0.01, learning_starts=0, sac=SacOptions(temperature=0.1), hidden=(64, 64),
+        gradient_steps=32, gamma=0.9999, tau=0.01, learning_starts=0, sac=SacOptions(temperature=0.1, hold=32),
+        hidden=(64, 64),
     ),
     "sac/LunarLanderContinuous-v3": replace(
         DEFAULTS["sac"], env="LunarLanderContinuous-v3", steps=500_000, lr=7.3e-4, schedule="linear", tau=0.01,
