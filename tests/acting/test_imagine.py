@@ -41,7 +41,7 @@ def remembered(seeds, values):
     return replay
 
 
-def push(obs):
+def push(obs, rngs):
     return np.ones_like(obs)
 
 

@@ -5,7 +5,7 @@ Not in: the model (nn/dynamics.py) and its training (learning/world_model.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -14,14 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onepolicy.acting.explore import Choose
 from onepolicy.core.cem import Search, cross_entropy
 from onepolicy.data.replay import Floats, Replay
 from onepolicy.errors import ConfigError
 from onepolicy.nn.dynamics import Dynamics
 from onepolicy.run.seeding import derive_rng, derive_seed
-
-Act = Callable[[Floats], NDArray[Any]]
-"""Actions [S, N, A] in [-1, 1] for observations [S, N, D]."""
 
 
 @final
@@ -41,7 +39,7 @@ class Imagination:
         self.rngs = [derive_rng(seed, "imagination") for seed in seeds]
 
     @torch.no_grad()
-    def play(self, dynamics: Dynamics, act: Act, memory: Replay, length: int) -> dict[str, Tensor]:
+    def play(self, dynamics: Dynamics, choose: Choose, memory: Replay, length: int) -> dict[str, Tensor]:
         """`length` steps from `width` remembered states, by elites drawn anew for each; where it ends another begins.
 
         Metrics [S]. Raises: ConfigError for a width that the elites cannot share.
@@ -53,7 +51,7 @@ class Imagination:
         obs = self._begin(memory)
         ends, rewards = np.zeros(learners), np.zeros(learners)
         for step in range(length):
-            action = act(obs).astype(np.float32, copy=False)
+            action = choose(obs, self.rngs).astype(np.float32, copy=False)
             drawn = [self._draw(rng, dynamics) for rng in self.rngs]
             noise, order = (np.stack(part) for part in zip(*drawn, strict=True))
             rows = np.arange(learners)[:, None], order

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from onepolicy.errors import ConfigError
 from onepolicy.nn.stacked import Stacked
 
-LEAST_LOG_VAR, MOST_LOG_VAR = -10.0, 0.5
+LEAST_LOG_VAR, MOST_LOG_VAR = -5.0, 0.5
 """Where the learnt bounds of the log-variance begin, of targets in units of their standard deviation."""
 BOUNDS_WEIGHT = 0.01
 """Of the term that draws the bounds together; Chua et al. 2018, appendix A.1."""

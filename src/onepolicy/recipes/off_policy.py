@@ -1,4 +1,4 @@
-"""Control from memory: DQN, DDPG, TD3 or SAC in a gymnasium world or one of ours, S seeds in one process.
+"""Control from memory: DQN, DDPG, TD3, SAC or MBPO in a gymnasium world or one of ours, S seeds in one process.
 
 The walk: this recipe makes Config and Run, `envs` the worlds, `acting.explore` plays them into `data.replay`, `algos`
 has targets, losses and the loop, `learning.stacked` steps, `evaluation.returns` measures, and `run` logs and saves.
@@ -12,18 +12,30 @@ from typing import Any
 import torch
 
 from onepolicy.acting.explore import Explorer
-from onepolicy.algos import dqn, sac, td3
+from onepolicy.acting.imagine import Imagination
+from onepolicy.algos import dqn, mbpo, sac, td3
 from onepolicy.data.replay import Replay
 from onepolicy.envs.scaled import Scaled, bounds
 from onepolicy.envs.vector import Box, ControlEnv, Discrete, make
 from onepolicy.errors import ConfigError
 from onepolicy.evaluation.returns import MOST_WORLDS, over_seeds, play
 from onepolicy.learning.optim import OptimConfig
+from onepolicy.learning.world_model import WorldModel
 from onepolicy.nn.actors import ActorPolicy, SquashedPolicy
 from onepolicy.nn.greedy import GreedyPolicy
 from onepolicy.nn.stacked import alone
 from onepolicy.recipes.loop import run_directory
-from onepolicy.recipes.off_policy_config import DEFAULTS, PRESETS, Config, dqn_of, sac_of, starting_point, td3_of
+from onepolicy.recipes.off_policy_config import (
+    DEFAULTS,
+    PRESETS,
+    Config,
+    dqn_of,
+    mbpo_of,
+    sac_of,
+    starting_point,
+    td3_of,
+    world_model_of,
+)
 from onepolicy.recipes.side_by_side import Loop, last_of
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json, to_json
 from onepolicy.run.progress import progress
@@ -65,15 +77,30 @@ def learner_of(config: Config, env: ControlEnv) -> Learner:
             )
         return dqn.Learner(seeds, env.obs_dim, actions.n, config.hidden, dqn_of(config), optim)
     dim = len(bounds(env)[0])
-    if config.algo == "sac":
+    if config.algo in ("sac", "mbpo"):
         return sac.Learner(seeds, env.obs_dim, dim, config.hidden, sac_of(config), optim)
     return td3.Learner(seeds, env.obs_dim, dim, config.hidden, td3_of(config), optim)
 
 
-def fit(learner: Learner, explorer: Explorer, config: Config, loop: Loop) -> None:
+def imagining(config: Config, env: ControlEnv) -> dict[str, Any]:
+    """MBPO's further parts, by the names of `mbpo.fit`; nothing for other algorithms."""
+    if config.algo != "mbpo":
+        return {}
+    seeds, dim, own = seeds_of(config), len(bounds(env)[0]), config.mbpo
+    imagination = Imagination(
+        seeds, env.obs_dim, dim, capacity=own.kept * own.width * own.final_length, width=own.width, gamma=config.gamma
+    )
+    return {"model": WorldModel(seeds, env.obs_dim, dim, world_model_of(config)), "imagination": imagination}
+
+
+def fit(learner: Learner, explorer: Explorer, config: Config, loop: Loop, further: dict[str, Any]) -> None:
     """The algorithm's own loop."""
     if isinstance(learner, dqn.Learner):
         dqn.fit(learner, explorer, dqn_of(config), steps=config.steps, after_step=loop.after_step)
+    elif config.algo == "mbpo":
+        assert isinstance(learner, sac.Learner)
+        after = loop.after_step
+        mbpo.fit(learner, explorer=explorer, config=mbpo_of(config), steps=config.steps, after_step=after, **further)
     elif isinstance(learner, sac.Learner):
         sac.fit(learner, explorer, sac_of(config), steps=config.steps, after_step=loop.after_step)
     else:
@@ -118,7 +145,8 @@ def main(config: Config, resume: Path | None = None) -> Report:
             for k, seed in enumerate(seeds)
         ]
 
-    parts: dict[str, Any] = {"learner": learner, "explorer": explorer}
+    further = imagining(config, envs[0])
+    parts: dict[str, Any] = {"learner": learner, "explorer": explorer, **further}
     with run:
         start = run.resume(**parts)
         title = f"{config.algo} {config.env}, " + (f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {config.seed}")
@@ -137,7 +165,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
             )
             if start == 0:
                 loop.begin()
-            fit(learner, explorer, config, loop)
+            fit(learner, explorer, config, loop, further)
         stopped = run.interrupted and explorer.steps < config.steps
         text = "" if stopped else finish(run, config)
     if stopped:

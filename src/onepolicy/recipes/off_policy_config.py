@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from onepolicy.algos import dqn, sac, td3
+from onepolicy.algos import dqn, mbpo, sac, td3
 from onepolicy.core.check import fraction
 from onepolicy.errors import ConfigError, nearest
+from onepolicy.learning import world_model
 from onepolicy.recipes.loop import require_count, require_positive
 
-Algo = Literal["dqn", "ddpg", "td3", "sac"]
+Algo = Literal["dqn", "ddpg", "td3", "sac", "mbpo"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,36 @@ class SacOptions:
 
 
 @dataclass(frozen=True)
+class MbpoOptions:
+    """What is MBPO's own; on the command line `--mbpo.model-every`. It learns to act as SAC does."""
+
+    model_every: int = 50
+    """Steps between trainings of the world model."""
+    model_steps: int = 200
+    """The model's optimizer steps each time."""
+    model_lr: float = 1e-3
+    """The model's learning rate."""
+    model_hidden: tuple[int, ...] = (128, 128)
+    """Widths of the model's networks."""
+    members: int = 7
+    """The model's networks."""
+    elites: int = 5
+    """How many of them, those with the least error on held-out transitions, are imagined with."""
+    width: int = 400
+    """Imagined episodes side by side, a multiple of elites."""
+    kept: int = 20
+    """Trainings of the model for which what was imagined is remembered."""
+    length: int = 1
+    """Imagined steps in a row, at the start."""
+    final_length: int = 1
+    """Imagined steps in a row from lengthen_until on; it grows linearly in between."""
+    lengthen_until: int = 1
+    """Steps until final_length is reached."""
+    real_share: float = 0.05
+    """Part of a batch that was lived, not imagined."""
+
+
+@dataclass(frozen=True)
 class Config:
     """Learning from replayed transitions. Steps are environment steps of one seed, counted over its worlds."""
 
@@ -101,7 +132,9 @@ class Config:
     td3: Td3Options = field(default_factory=Td3Options)
     """TD3 and DDPG: noises, critics, delay."""
     sac: SacOptions = field(default_factory=SacOptions)
-    """SAC: temperature."""
+    """SAC and MBPO: temperature."""
+    mbpo: MbpoOptions = field(default_factory=MbpoOptions)
+    """MBPO: the world model, what is imagined."""
     lr: float = 1e-4
     """Learning rate."""
     schedule: Literal["constant", "linear"] = "constant"
@@ -142,7 +175,9 @@ class Config:
         fraction("gamma", self.gamma)
         if self.dqn.priority > 0 and self.algo != "dqn":
             raise ConfigError(f"dqn.priority is {self.dqn.priority}; {self.algo} draws all transitions alike.")
-        dqn_of(self), td3_of(self), sac_of(self)
+        dqn_of(self), td3_of(self), sac_of(self), mbpo_of(self)
+        if self.algo == "mbpo" and self.n_step != 1:
+            raise ConfigError(f"n_step is {self.n_step}; a world model learns single steps. Set n_step to 1.")
 
     @property
     def each_time(self) -> int:
@@ -204,6 +239,27 @@ def sac_of(config: Config) -> sac.Config:
     )
 
 
+def mbpo_of(config: Config) -> mbpo.Config:
+    """What MBPO decides beside SAC. Raises: ConfigError for a value out of its range."""
+    return mbpo.Config(
+        batch_size=config.batch_size,
+        learning_starts=max(config.learning_starts, 2),
+        gradient_steps=config.each_time,
+        real_share=config.mbpo.real_share,
+        model_every=config.mbpo.model_every,
+        model_steps=config.mbpo.model_steps,
+        length=config.mbpo.length,
+        final_length=config.mbpo.final_length,
+        lengthen_until=config.mbpo.lengthen_until,
+    )
+
+
+def world_model_of(config: Config) -> world_model.Config:
+    """What MBPO's model is."""
+    own = config.mbpo
+    return world_model.Config(members=own.members, elites=own.elites, hidden=own.model_hidden, lr=own.model_lr)
+
+
 PLAIN = Td3Options(target_noise=0.0, critics=1, delay=1)
 """DDPG: TD3 without its three ideas."""
 _ACTOR = Config(
@@ -218,6 +274,11 @@ DEFAULTS: dict[str, Config] = {
     # stable-baselines3 2.9 defaults
     "sac": replace(_ACTOR, algo="sac", lr=3e-4, hidden=(256, 256)),
 }
+# ours: SAC as above in a small network, ten updates a step
+DEFAULTS["mbpo"] = replace(
+    DEFAULTS["sac"], algo="mbpo", steps=5000, lr=1e-3, hidden=(64, 64), learning_starts=200, gradient_steps=10,
+    eval_every=200, eval_episodes=20, save_every=1000, capacity=100_000,
+)  # fmt: skip
 PRESETS: dict[str, Config] = {
     # rl-baselines3-zoo hyperparams/dqn.yml, but double
     "dqn/CartPole-v1": replace(
@@ -243,6 +304,8 @@ PRESETS: dict[str, Config] = {
     # rl-baselines3-zoo hyperparams/sac.yml; MountainCarContinuous with noise that is held, not one that depends
     # on the state; both push one way for a while
     "sac/Pendulum-v1": replace(DEFAULTS["sac"], steps=20_000, lr=1e-3),
+    # ours
+    "mbpo/Pendulum-v1": replace(DEFAULTS["mbpo"], steps=2000, mbpo=MbpoOptions(model_hidden=(64, 64))),
     "sac/MountainCarContinuous-v0": replace(
         DEFAULTS["sac"], env="MountainCarContinuous-v0", steps=50_000, capacity=50_000, batch_size=512, train_every=32,
         gradient_steps=32, gamma=0.9999, tau=0.01, learning_starts=0, sac=SacOptions(temperature=0.1, hold=32),

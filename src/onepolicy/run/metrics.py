@@ -38,9 +38,11 @@ METRICS: dict[str, Metric] = {
         "share", "Actions whose ratio left the clip range on the side that stops the gradient."
     ),
     "policy/kl_old": Metric("nats", "KL from the policy before the step, per action, (r - 1) - log r."),
-    "policy/kl": Metric(
-        "nats", "KL(old || new) between the policy that played the rollout and that after its updates."
-    ),
+    "policy/kl": Metric("nats", "KL from the policy that played the rollout to that after its updates."),
+    "model/loss": Metric("nats", "MBPO: negative log-likelihood of a step under the world model, without constants."),
+    "model/error": Metric("1", "MBPO: squared error of the elites on held-out steps; 1 is no better than the mean."),
+    "model/imagined_reward": Metric("reward/step", "MBPO: mean reward of imagined steps."),
+    "model/imagined_ends": Metric("share", "MBPO: imagined steps that end their episode."),
     "policy/temperature": Metric("reward/nat", "SAC: what entropy is worth."),
     "policy/penalty": Metric("reward/nat", "Coefficient of PPO's KL penalty in the rollout's updates."),
     "policy/step_share": Metric("share", "TRPO: of the full step, what the line search accepted; 0 for none."),
