@@ -69,7 +69,7 @@ class Sweeps:
         """r + discount P v [K]."""
         out = np.empty(self.num_rows)
         v = np.ascontiguousarray(v, dtype=np.float64)
-        self._run(lambda first, last: kernels.action_values(
+        self.run(lambda first, last: kernels.action_values(
             self.model, v, self.discount, first, last, out, self.mdp.row_ptr
         ))  # fmt: skip
         return out
@@ -85,18 +85,18 @@ class Sweeps:
 
     def survey(self) -> tuple[float, float, int, float]:
         """Least and greatest probability of a row to go on, most transitions of a row, greatest |reward|."""
-        found = self._run(lambda first, last: kernels.survey(self.model, self.mdp.terminal, first, last))
+        found = self.run(lambda first, last: kernels.survey(self.model, self.mdp.terminal, first, last))
         low, high, width, largest = (list(column) for column in list(zip(*found))[:4])
         return min(low), max(high), max(width), max(largest)
 
     def _all(
         self, kernel: Callable[..., Change], v: Floats, out: Floats, *more: Any, rows: int | None = None
     ) -> Change:
-        changes = self._run(lambda first, last: kernel(self.model, v, self.discount, first, last, out, *more), rows)
+        changes = self.run(lambda first, last: kernel(self.model, v, self.discount, first, last, out, *more), rows)
         return min(low for low, _ in changes), max(high for _, high in changes)
 
-    def _run(self, work: Callable[[int, int], Any], rows: int | None = None) -> list[Any]:
-        """What `work` answers for the states of each part; rows: that it reads, default all."""
+    def run(self, work: Callable[[int, int], Any], rows: int | None = None) -> list[Any]:
+        """What `work(first, last)` answers for the states of each part; rows: that it reads, default all."""
         if self._pool is None or (rows is not None and rows < SHARED_FROM):
             return [work(0, self.num_states)]
         return list(self._pool.map(lambda part: work(*part), self._parts))
