@@ -162,7 +162,7 @@ SLIPS = [
     ("trian grpo", 2, "'trian' is not a command. Did you mean 'train'?"),
     ("--verison", 2, "'--verison' is not a command. Known: demo, train"),
     ("train gpro", 2, "'gpro' is not an algorithm. Did you mean 'grpo'?"),
-    ("train ppo --num-env 3", 2, "--num-env is not an option of control_config.Config. Did you mean '--num-envs'?"),
+    ("train ppo --num-env 3", 2, "--num-env is not an option of control.Config. Did you mean '--num-envs'?"),
     ("train ppo --env CartPole-v9", 2, "Did you mean 'CartPole-v1'?"),
     ("train a2c --algo ppo", 2, "algo is 'ppo', but 'a2c' decides it: 'a2c'. Leave algo out."),
     ("train ppo stray", 2, "Unrecognized options: stray"),

@@ -134,7 +134,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _title(cls: type) -> str:
     """What errors call a configuration class: its module's last name and its own."""
-    return f"{cls.__module__.rpartition('.')[2]}.{cls.__qualname__}"
+    return f"{cls.__module__.rpartition('.')[2].removesuffix('_config')}.{cls.__qualname__}"
 
 
 def _plain(value: Any, path: str) -> Any:
