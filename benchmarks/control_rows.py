@@ -1,9 +1,9 @@
 """What both sides of control_vs_sb3.py are given, and how both are examined. numpy and gymnasium, nothing else.
 
 ROWS: (algorithm, world, environment steps, seeds). ZOO: rl-baselines3-zoo's hyperparameters of each row, as
-stable-baselines3 takes them; on our side the preset of the same name has them. Two differences, both to the peer's
-favour or to nobody's: where the zoo explores with generalised state-dependent noise (`use_sde`) ours has plain Gaussian
-noise, and our DQN is double.
+stable-baselines3 takes them; on our side the preset of the same name has them. Where the zoo explores with generalised
+state-dependent noise (`use_sde`) ours has Gaussian noise, held for 32 steps in SAC's MountainCarContinuous; our DQN is
+double; our MuJoCo PPO has tanh networks where the zoo has ReLU.
 """
 
 from __future__ import annotations
