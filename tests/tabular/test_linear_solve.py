@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import sparse
-from scipy.sparse.linalg import spsolve
+from scipy.sparse import linalg
 
 from onepolicy.tabular.layouts import with_layout
 from onepolicy.tabular.mdp import MDP
@@ -45,7 +45,7 @@ def solved(mdp: MDP, discount: float, threads: int = 1, share: float = 1e-9) -> 
     found = np.linalg.norm(right - matrix @ x) / np.linalg.norm(right)
     assert left <= share
     assert found == pytest.approx(left, rel=0.05, abs=1e-12)
-    exact = spsolve(matrix, right)
+    exact = linalg.spsolve(matrix, right)
     np.testing.assert_allclose(x, exact, rtol=0, atol=2e-6 * np.abs(exact).max())
     assert (x[mdp.terminal] == 0).all()
 
@@ -59,6 +59,21 @@ def test_the_equations_are_solved(kind, layout):
         "grid": lambda: open_grid(rows=40, cols=40, slip=0.2),
     }[kind]()
     solved(with_layout(mdp, layout), 0.99)
+
+
+def test_it_takes_as_many_passes_as_scipys():
+    """The same recursion, ended at the same half steps; rounding moves the end a little."""
+    mdp = open_grid(rows=40, cols=40, slip=0.2)
+    policy = np.random.default_rng(4).integers(0, 4, mdp.num_states).astype(np.int32)
+    right = np.where(mdp.terminal, 0.0, np.random.default_rng(5).normal(size=mdp.num_states))
+    passes = []
+    with Sweeps(mdp, 0.99) as on, Work("test", 1e-6) as work:
+        matrix = sparse.csr_array(sparse.eye_array(mdp.num_states) - 0.99 * policy_matrix(on, policy))
+        counted = linalg.LinearOperator(matrix.shape, matvec=lambda x: passes.append(1) or matrix @ x, dtype=np.float64)
+        linalg.bicgstab(counted, right, rtol=1e-4, atol=0.0)
+        bicgstab(on, right, policy, work, share=1e-4)
+        assert len(passes) > 15
+        assert work.sweeps / on.share == pytest.approx(len(passes), rel=0.15)
 
 
 def test_threads_solve_the_same_equations(monkeypatch):
