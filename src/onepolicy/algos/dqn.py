@@ -66,7 +66,7 @@ class Config:
     def epsilon(self, steps: int) -> float:
         """The share of random actions after `steps` steps.
 
-        >>> [Config(epsilon_steps=100).epsilon(steps) for steps in (0, 50, 200)]
+        >>> [round(Config(epsilon_steps=100).epsilon(steps), 9) for steps in (0, 50, 200)]
         [1.0, 0.525, 0.05]
         """
         return _between(1.0, self.epsilon_end, steps, self.epsilon_steps)
