@@ -18,11 +18,11 @@ from onepolicy.run.journal import read_lines
 def main(algo: str, world: str, steps: int, seed: int, out: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        started = time.perf_counter()
+        started = time.process_time()
         report = op.train(
             algo, env=world, steps=steps, seed=seed, eval_every=0, eval_episodes=1, save_every=0, out=str(run)
         )
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         done = max(int(line["step"]) for line in read_lines(run / "metrics.jsonl"))
     act = report.policy.greedy()
     returns = examine(world, lambda obs: np.asarray(act(obs)))
