@@ -4,7 +4,7 @@ Each run is a process of one thread and is kept as results/control_vs_sb3/<side>
 as it ends: the benchmark can be stopped at any time and goes on where it was. Both sides train for the same environment
 steps and are then examined by the same code in gymnasium's own worlds (control_rows.py). A row has the interquartile
 mean of the seeds' mean returns with its 95 % bootstrap interval, and environment steps per second of processor time,
-evaluation apart: both sides have one thread, so on an idle machine that is the clock's, and on a busy one still a ratio.
+evaluation apart: with one thread a side that is the time on an idle machine, and on a busy one still a fair ratio.
 Writes results/control_vs_sb3.json.
 """
 
