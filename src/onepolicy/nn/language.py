@@ -169,7 +169,7 @@ def load_model(path_or_id: str | Path, dtype: torch.dtype = torch.float32) -> Pr
             "model.safetensors. Point to a directory written by save_pretrained."
         )
     try:
-        with _bars(visible=not local):
+        with bars(visible=not local):
             model, info = AutoModelForCausalLM.from_pretrained(
                 name, dtype=dtype, trust_remote_code=False, local_files_only=local, output_loading_info=True
             )
@@ -198,7 +198,7 @@ def save_model(model: PreTrainedModel, tokenizer: Any, directory: str | Path) ->
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with _bars(visible=False):
+    with bars(visible=False):
         if has_lora(model):
             with torch.device("meta"):
                 empty = AutoModelForCausalLM.from_config(deepcopy(model.config))
@@ -213,7 +213,7 @@ def save_model(model: PreTrainedModel, tokenizer: Any, directory: str | Path) ->
 
 
 @contextmanager
-def _bars(*, visible: bool) -> Iterator[None]:
+def bars(*, visible: bool) -> Iterator[None]:
     """transformers' progress bars hidden unless `visible`: short work on local files needs none."""
     shown = hf_logging.is_progress_bar_enabled()
     if not visible:
