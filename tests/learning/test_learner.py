@@ -13,7 +13,7 @@ from torch import nn
 from onepolicy.batch import Evaluation, PolicyBatch
 from onepolicy.core.policy import PolicyLoss, reinforce
 from onepolicy.errors import ConfigError, ModelError, TrainingError
-from onepolicy.learning.learner import Guard, PolicyLearner
+from onepolicy.learning.learner import Guard, Mixed, PolicyLearner
 from onepolicy.learning.optim import OptimConfig, lr_at
 from onepolicy.learning.weights import publish
 
@@ -229,3 +229,20 @@ def test_publication_needs_a_newer_version():
     assert generator.version == 4
     with pytest.raises(ModelError, match="version 4 is not newer"):
         publish({"w": torch.ones(1)}, generator, 4)
+
+
+def test_a_mixed_batch_adds_coef_times_its_own_mean_loss():
+    """Main: arm 0 with advantage 1, gradient -(e_0 - 1/3). Mixed: arm 2, mean gradient -(e_2 - 1/3), times 3.
+
+    Their sum is (-2/3, 1/3, 1/3) + 3 (1/3, 1/3, -2/3) = (1/3, 4/3, -5/3), whatever the size of either batch.
+    """
+    policy = Bandit()
+    optim = OptimConfig(lr=0.3, name="sgd", betas=(0.0, 0.0), max_grad_norm=0.0)
+    learner = PolicyLearner(policy, LOSS, optim=optim)
+    mixed = Mixed("ptx", bandit_batch([2, 2, 2, 2], [1.0] * 4), LOSS, coef=3.0)
+    metrics = learner.step(bandit_batch([0], [1.0]), [mixed])
+    assert policy.logits.tolist() == pytest.approx([-0.1, -0.4, 0.5])
+    assert metrics["ptx/loss"] == pytest.approx(1.0986123)
+    assert metrics["learner/loss"] == pytest.approx(4 * 1.0986123)
+    with pytest.raises(ConfigError, match="coef of 'ptx' is 0"):
+        Mixed("ptx", mixed.batch, LOSS, coef=0.0)

@@ -1,4 +1,4 @@
-"""A reward model reads the last real token wherever it is, is a plain transformers model on disk, and keeps its scale."""
+"""A reward model reads the last real token wherever it is, is a plain transformers model on disk, keeps its scale."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_backbone_is_a_copy_of_the_language_model() -> None:
 def test_bad_input_is_refused_by_name(tmp_path) -> None:
     language = build_model("tiny-0.2m", 12, context=4, pad_token_id=0, eos_token_id=1)
     save_model(language, None, tmp_path / "language")
-    with pytest.raises(ModelError, match="score.weight"):
+    with pytest.raises(ModelError, match=r"score\.weight"):
         load_scorer(tmp_path / "language")
     with pytest.raises(ModelError, match="does not exist"):
         load_scorer(tmp_path / "none" / "such")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,25 @@ class Guard:
     """
 
     max_bad_steps: int = 5
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A second batch in the same optimizer step: coef times its own loss is added (PPO-ptx's pretraining gradient).
+
+    name: its loss is logged as `name/loss`. coef: above 0, units of the first loss per unit of this one. Its reduction
+    is over its own tokens, whatever the first batch's size. Source: Ouyang et al. 2022 (InstructGPT), equation 2.
+    """
+
+    name: str
+    batch: PolicyBatch
+    loss: PolicyLoss
+    coef: float
+    reduction: Reduction = "token_mean"
+
+    def __post_init__(self) -> None:
+        if not self.coef > 0:
+            raise ConfigError(f"coef of {self.name!r} is {self.coef}; it must be above 0. Leave the batch out instead.")
 
 
 class PolicyLearner:
@@ -75,10 +94,10 @@ class PolicyLearner:
         self.steps = 0
         self.bad_steps = 0
         self.skipped = 0
-        self._weighed: tuple[Tensor, Tensor] | None = None
+        self._weighed: tuple[Tensor, Reduction, Tensor] | None = None
 
-    def step(self, batch: PolicyBatch) -> Metrics:
-        """One optimizer step on `batch`; returns its metrics.
+    def step(self, batch: PolicyBatch, mix: Sequence[Mixed] = ()) -> Metrics:
+        """One optimizer step on `batch`, and on what is mixed in; returns its metrics.
 
         Raises: TrainingError after guard.max_bad_steps non-finite steps in a row, or when a single row does not
         fit into memory.
@@ -87,6 +106,8 @@ class PolicyLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         sums, gap, micro_batches, retries = self._backward(batch)
+        for extra in mix:
+            self._add(extra, sums)
         self._sum_gradients()
         norm = clip_gradients(self.parameters, self.optim.max_grad_norm)
         names = sorted(sums)
@@ -124,13 +145,20 @@ class PolicyLearner:
         self.bad_steps = int(state["bad_steps"])
         self.skipped = int(state["skipped"])
 
+    def _add(self, extra: Mixed, sums: dict[str, Tensor]) -> None:
+        """The gradient of coef times a mixed batch's loss, and its loss among the sums."""
+        weight = extra.coef * self._weights(extra.batch.mask, extra.reduction)
+        found, _, _ = self._accumulate(extra.batch, weight, self.micro_tokens, extra.loss)
+        sums["learner/loss"] = sums["learner/loss"] + found["learner/loss"]
+        sums[f"{extra.name}/loss"] = found["learner/loss"] / extra.coef
+
     def _backward(self, batch: PolicyBatch) -> tuple[dict[str, Tensor], Tensor, int, int]:
         """Accumulated gradients; summed metrics, largest gap, micro-batches, out-of-memory retries."""
-        weight = self._weights(batch.mask)
+        weight = self._weights(batch.mask, self.reduction)
         budget, retries = self.micro_tokens, 0
         while True:
             try:
-                return (*self._accumulate(batch, weight, budget), retries)
+                return (*self._accumulate(batch, weight, budget, self.loss), retries)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -140,14 +168,14 @@ class PolicyLearner:
                 retries += 1
 
     def _accumulate(
-        self, batch: PolicyBatch, weight: Tensor, budget: int | None
+        self, batch: PolicyBatch, weight: Tensor, budget: int | None, loss: PolicyLoss
     ) -> tuple[dict[str, Tensor], Tensor, int]:
         sums: dict[str, Tensor] = {}
         gaps: list[Tensor] = []
         for micro, part in _micro_batches(batch, weight, budget):
             with precision_context(self.optim, weight.device):
                 evaluation = self.policy.evaluate(micro.inputs, micro.action)
-            out = policy_loss(evaluation, micro, part, self.loss)
+            out = policy_loss(evaluation, micro, part, loss)
             out.loss.backward()  # type: ignore[no-untyped-call]
             values = {**out.metrics, "learner/loss": out.loss.detach()}
             sums = {name: sums[name] + value for name, value in values.items()} if gaps else values
@@ -155,17 +183,18 @@ class PolicyLearner:
             gaps.append(torch.linalg.vector_norm(difference, math.inf))
         return sums, torch.stack(gaps).max(), len(gaps)
 
-    def _weights(self, mask: Tensor) -> Tensor:
+    def _weights(self, mask: Tensor, reduction: Reduction) -> Tensor:
         """Loss weights of the local rows, normalised by the count over all ranks.
 
         Epochs over one minibatch hand over the same mask, whose weights are kept; not with several ranks, which must
         all take part in a count.
         """
-        if self._weighed is not None and self._weighed[0] is mask and world_size() == 1:
-            return self._weighed[1]
-        count = sum_over_ranks([loss_count(mask, self.reduction)])[0].clamp(min=1)
-        weight = loss_weights(mask, self.reduction, count=count, length=self.length, dtype=self.dtype)
-        self._weighed = mask, weight
+        known = self._weighed
+        if known is not None and known[0] is mask and known[1] == reduction and world_size() == 1:
+            return known[2]
+        count = sum_over_ranks([loss_count(mask, reduction)])[0].clamp(min=1)
+        weight = loss_weights(mask, reduction, count=count, length=self.length, dtype=self.dtype)
+        self._weighed = mask, reduction, weight
         return weight
 
     def _sum_gradients(self) -> None:

@@ -141,10 +141,10 @@ def new_scorer(model: PreTrainedModel, *, seed: int) -> Scorer:
     except ValueError as error:
         raise ModelError(f"{type(model).__name__} has no sequence-classification form in transformers.") from error
     scorer.base_model.load_state_dict(model.base_model.state_dict())
-    head = head_of(scorer)
+    weight: Any = head_of(scorer).weight
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head.weight.normal_(std=(head.weight.shape[1] + 1) ** -0.5)  # type: ignore[union-attr,operator]
+        weight.normal_(std=(weight.shape[1] + 1) ** -0.5)
     return Scorer(scorer.to(model.device).eval())
 
 
@@ -167,8 +167,8 @@ def load_scorer(path_or_id: str | Path, dtype: torch.dtype = torch.float32) -> S
         raise ModelError(f"no reward model could be loaded from {name!r}: {reason}") from error
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
-            f"the weights in {name!r} lack {', '.join(missing[:3])}; they would be random. It is a language model, not a "
-            "reward model, or the files are incomplete: train one with `onepolicy train reward-model`."
+            f"the weights in {name!r} lack {', '.join(missing[:3])}; they would be random. It is a language model, not "
+            "a reward model, or the files are incomplete: train one with `onepolicy train reward-model`."
         )
     scorer = Scorer(model.eval())
     gain, shift = getattr(model.config, "reward_scale", (1.0, 0.0))
