@@ -6,22 +6,33 @@ counted. Rendering a task to tokens and decoding them are passed in, so any `Gen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from onepolicy.errors import ConfigError
+from onepolicy.evaluation.attempts import (
+    GREEDY,
+    SAMPLED,
+    AnswerOf,
+    Attempt,
+    Decode,
+    Grade,
+    Render,
+    Sheet,
+    answer_text,
+    grade_one_by_one,
+    make_attempts,
+)
+from onepolicy.evaluation.passk import most_voted, pass_hat_k
 from onepolicy.evaluation.stats import Interval, bootstrap_interval, maj_at_k, pass_at_k, wilson_interval
-from onepolicy.run.seeding import derive_seed
-from onepolicy.tasks.expressions import number_text, read_number
-from onepolicy.tasks.rewards import TAGGED, AnswerVerifier
-from onepolicy.types import Completion, Generator, Metrics, Sampling, Score, Task
+from onepolicy.types import Generator, Metrics, Sampling, Task
 
-Render = Callable[[Task], list[int]]
-Decode = Callable[[Sequence[int]], str]
-AnswerOf = Callable[[Task, str], str | None]
+__all__ = ["AccuracyReport", "Outcome", "Rates", "answer_text", "evaluate_tasks", "powers_of_two", "summarise"]
+
 Flags = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -30,22 +41,46 @@ class Rates:
     """What was seen besides right and wrong, over all completions of one mode.
 
     format: share that kept the answer format. truncated: share cut off at max_tokens. length: mean tokens.
-    invalid: completions that could not be judged (left out of every other accuracy).
+    invalid: completions whose judging failed, causes: how many by reason. skipped: those the verifier does not apply
+    to. Both are left out of every accuracy.
     """
 
     format: float
     truncated: float
     length: float
     invalid: int
+    skipped: int = 0
+    causes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One problem's result: the greedy verdict (1, 0 or NaN), right and judged samples, what most samples answered.
+
+    majority: the answer with the most votes, None without votes. agreement: its share of the judged samples.
+    """
+
+    task: str
+    greedy: float
+    right: int
+    judged: int
+    majority: str | None
+    agreement: float
+
+    @property
+    def average(self) -> float:
+        """The share of right samples, NaN where none was judged."""
+        return self.right / self.judged if self.judged else float("nan")
 
 
 @dataclass(frozen=True)
 class AccuracyReport:
     """The result of `evaluate_tasks`; every Interval is over problems.
 
-    greedy: accuracy at temperature 0, `greedy_rates` beside it. levels: the same for each `meta["level"]`.
-    average: mean accuracy of a sample (avg@k). passed, majority: pass@j and maj@j by j. samples: transcripts.
-    correct: each problem's greedy verdict, 1, 0 or NaN, in task order, for paired comparisons.
+    greedy: accuracy at temperature 0, `greedy_rates` beside it. levels: the same for each `meta["level"]`, subjects for
+    each `meta["subject"]`. average: mean accuracy of a sample (avg@k). passed, majority, always: pass@j, maj@j and
+    pass^j by j. samples: transcripts. correct: each problem's greedy verdict, 1, 0 or NaN, in task order.
+    outcomes: each problem's result, in task order, for tables and paired comparisons.
     """
 
     problems: int
@@ -59,6 +94,9 @@ class AccuracyReport:
     majority: Mapping[int, Interval]
     samples: tuple[Mapping[str, Any], ...]
     correct: tuple[float, ...]
+    always: Mapping[int, Interval] = field(default_factory=dict)
+    subjects: Mapping[str, Interval] = field(default_factory=dict)
+    outcomes: tuple[Outcome, ...] = ()
 
     def metrics(self) -> Metrics:
         """Numbers to log: shares in [0, 1], lengths in tokens, counts."""
@@ -72,43 +110,29 @@ class AccuracyReport:
             found[f"eval/avg@{self.k}"] = self.average.value
             found |= {f"eval/pass@{j}": interval.value for j, interval in self.passed.items()}
             found |= {f"eval/maj@{j}": interval.value for j, interval in self.majority.items()}
+            found |= {f"eval/pass^{j}": interval.value for j, interval in self.always.items()}
             found |= _named("eval/sampled_", self.sampled_rates)
         return found
 
-    def table(self) -> str:
-        """The report as text, one line for each number, 95 % intervals over problems."""
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as (what, its value with its 95 % interval over problems)."""
         rows = [(f"accuracy, greedy, {self.problems} problems", self.greedy.percent())]
         rows += [(f"  level {name}", interval.percent()) for name, interval in self.levels.items()]
+        rows += [(f"  {name}", interval.percent()) for name, interval in self.subjects.items()]
         rows += _rate_rows("greedy", self.greedy_rates)
         if self.average is not None and self.sampled_rates is not None:
             rows += [(f"avg@{self.k}", self.average.percent())]
             rows += [(f"pass@{j}", interval.percent()) for j, interval in self.passed.items()]
+            rows += [(f"pass^{j}", interval.percent()) for j, interval in self.always.items()]
             rows += [(f"maj@{j}", interval.percent()) for j, interval in self.majority.items()]
             rows += _rate_rows("sampled", self.sampled_rates)
+        return rows
+
+    def table(self) -> str:
+        """`rows` as text, one line for each number."""
+        rows = self.rows()
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """Completions of one mode with their verdicts, each [P][n]."""
-
-    completions: list[list[Completion]]
-    texts: list[list[str]]
-    scores: list[list[Score]]
-
-    def part(self, name: str) -> Flags:
-        """Score.parts[name] [P, n], NaN where it could not be judged."""
-        return np.array([[_part(score, name) for score in row] for row in self.scores], dtype=np.float64)
-
-    def rates(self) -> Rates:
-        ends = [c.stop == "length" for row in self.completions for c in row]
-        lengths = [len(c.tokens) for row in self.completions for c in row]
-        kept = self.part("format")
-        invalid = sum(score.value is None for row in self.scores for score in row)
-        known = kept[~np.isnan(kept)]
-        format_rate = float(known.mean()) if known.size else float("nan")
-        return Rates(format_rate, float(np.mean(ends)), float(np.mean(lengths)), invalid)
 
 
 def evaluate_tasks(
@@ -122,55 +146,53 @@ def evaluate_tasks(
     seed: int = 0,
     keep: int = 50,
     answer_of: AnswerOf | None = None,
+    grade: Grade = grade_one_by_one,
 ) -> AccuracyReport:
-    """Greedy accuracy and, for k > 0, avg@k, pass@j and maj@j for j = 1, 2, 4, … up to k and k itself.
+    """Greedy accuracy and, for k > 0, avg@k, pass@j, pass^j and maj@j for j = 1, 2, 4, … up to k and k itself.
 
-    render(task): the prompt's token ids. decode(tokens): the completion's text, its end token removed.
-    sampling: of the k samples; the greedy run takes its max_tokens and stops. seed: each problem's sampling seed
-    derives from it and the task's id, so order and batching change nothing. keep: problems whose transcripts are kept.
-    answer_of: (task, text) -> the answer as it votes, None for no vote; the verifier's own answer format if not given.
-
+    Arguments as those of `make_attempts`. keep: problems whose transcripts are kept.
     Raises: ConfigError for no tasks, k samples at temperature 0, or a verifier without a part `correct`.
     """
     problems = list(tasks)
     if not problems:
         raise ConfigError("There are no tasks to evaluate; give at least one.")
-    if k > 0 and sampling.temperature == 0:
-        raise ConfigError(f"k is {k} at temperature 0: all samples would be equal. Set temperature > 0, or k to 0.")
-    prompts = [render(task) for task in problems]
-    seeds = [derive_seed(seed, "evaluate", task.id) for task in problems]
+    attempts = make_attempts(
+        generator, problems, render, decode, sampling=sampling, k=k, seed=seed, answer_of=answer_of, grade=grade
+    )
+    return summarise(problems, attempts, k=k, keep=keep)
 
-    def judged(n: int, how: Sampling) -> _Judged:
-        completions = generator.generate(prompts, n, how, seeds)
-        texts = [[decode(c.tokens) for c in row] for row in completions]
-        scores = [[task.verifier(task, text) for text in row] for task, row in zip(problems, texts, strict=True)]
-        return _Judged(completions, texts, scores)
 
-    greedy = judged(1, replace(sampling, temperature=0.0, top_k=0, top_p=1.0))
-    sampled = judged(k, sampling) if k > 0 else None
+def summarise(
+    problems: Sequence[Task], attempts: Sequence[Attempt], *, k: int, keep: int = 0, at: Sequence[int] = ()
+) -> AccuracyReport:
+    """The report of attempts: a function of what they say, whenever and in whatever order they were made.
+
+    at: the numbers of samples j for which pass@j, pass^j and maj@j are given; `powers_of_two` of k if empty.
+    Raises: DataError when a problem lacks attempts; ConfigError for j outside 1..k.
+    """
+    greedy = Sheet.of(problems, attempts, GREEDY)
+    sampled = Sheet.of(problems, attempts, SAMPLED) if k > 0 else None
+    if wrong := [j for j in at if not 1 <= j <= k]:
+        raise ConfigError(f"pass@{wrong[0]} was asked of {k} samples a problem; ask for 1 to {k}, or set k higher.")
     correct = greedy.part("correct")[:, 0]
-    passed, majority = _by_power(problems, sampled, answer_of or answer_text)
+    passed, always, majority = _by_number(sampled, list(at) or powers_of_two(k))
+    shown = [attempt.record(task) for task, rows in _kept(problems, keep, greedy, sampled) for attempt in rows]
     return AccuracyReport(
         problems=len(problems),
         k=k,
-        greedy=_proportion(correct),
-        greedy_rates=greedy.rates(),
-        levels=_by_level(problems, correct),
+        greedy=proportion(correct),
+        greedy_rates=_rates(greedy),
+        levels=_by_meta(problems, correct, "level"),
         average=_average(sampled.part("correct")) if sampled else None,
-        sampled_rates=sampled.rates() if sampled else None,
+        sampled_rates=_rates(sampled) if sampled else None,
         passed=passed,
         majority=majority,
-        samples=tuple(_transcripts(problems[:keep], greedy, sampled)),
+        samples=tuple(shown),
         correct=tuple(correct.tolist()),
+        always=always,
+        subjects=_by_meta(problems, correct, "subject"),
+        outcomes=tuple(_outcome(task, greedy, sampled, i) for i, task in enumerate(problems)),
     )
-
-
-def answer_text(task: Task, text: str) -> str | None:
-    """The answer a completion votes for, in the format its verifier reads; equal numbers are written alike."""
-    form = task.verifier.form if isinstance(task.verifier, AnswerVerifier) else TAGGED
-    answer = form.extract(text)
-    number = read_number(answer) if answer is not None else None
-    return answer if number is None else number_text(number)
 
 
 def powers_of_two(k: int) -> list[int]:
@@ -182,19 +204,8 @@ def powers_of_two(k: int) -> list[int]:
     return sorted({2**i for i in range(k.bit_length())} | {k}) if k > 0 else []
 
 
-def _part(score: Score, name: str) -> float:
-    if score.value is None:
-        return float("nan")
-    part = score.parts.get(name)
-    if part is None and name == "correct":
-        raise ConfigError(
-            "A verifier's Score has no part 'correct'; accuracy counts it. Add it to the Score's parts, as 0 or 1."
-        )
-    return float("nan") if part is None else part
-
-
-def _proportion(values: Flags) -> Interval:
-    """The mean of the judged among [P], by bootstrap; by Wilson where all are equal and a bootstrap has no width."""
+def proportion(values: Flags) -> Interval:
+    """The mean of the judged (not NaN) among [P], by bootstrap; by Wilson where all are 0 or 1 and it has no width."""
     judged = values[~np.isnan(values)]
     if judged.size == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -203,64 +214,72 @@ def _proportion(values: Flags) -> Interval:
     return bootstrap_interval(judged)
 
 
+def _rates(sheet: Sheet) -> Rates:
+    attempts = sheet.all()
+    kept = sheet.part("format")
+    known = kept[~np.isnan(kept)]
+    causes = Counter((a.error or "").partition(":")[0][:60] for a in attempts if a.state == "invalid")
+    return Rates(
+        format=float(known.mean()) if known.size else float("nan"),
+        truncated=float(np.mean([a.stop == "length" for a in attempts])),
+        length=float(np.mean([a.tokens for a in attempts])),
+        invalid=causes.total(),
+        skipped=sum(a.state == "skipped" for a in attempts),
+        causes=dict(sorted(causes.items())),
+    )
+
+
 def _average(correct: Flags) -> Interval:
     """The mean over problems of each problem's share of right samples [P, k]."""
     judged = ~np.isnan(correct)
     some = judged.any(axis=1)
-    return _proportion(np.nansum(correct[some], axis=1) / judged[some].sum(axis=1))
+    return proportion(np.nansum(correct[some], axis=1) / judged[some].sum(axis=1))
 
 
-def _by_power(
-    problems: Sequence[Task], sampled: _Judged | None, answer_of: AnswerOf
-) -> tuple[dict[int, Interval], dict[int, Interval]]:
-    """pass@j and maj@j over the problems with at least j judged samples."""
+def _by_number(sheet: Sheet | None, numbers: Sequence[int]) -> tuple[dict[int, Interval], ...]:
+    """pass@j, pass^j and maj@j over the problems with at least j judged samples."""
     passed: dict[int, Interval] = {}
+    always: dict[int, Interval] = {}
     majority: dict[int, Interval] = {}
-    if sampled is None:
-        return passed, majority
-    correct = sampled.part("correct")
+    if sheet is None:
+        return passed, always, majority
+    correct = sheet.part("correct")
     judged = ~np.isnan(correct)
-    votes = [[answer_of(task, text) for text in row] for task, row in zip(problems, sampled.texts, strict=True)]
-    for j in powers_of_two(correct.shape[1]):
+    for j in numbers:
         enough = np.flatnonzero(judged.sum(axis=1) >= j)
         if enough.size == 0:
             continue
-        passed[j] = _proportion(pass_at_k(judged[enough].sum(axis=1), np.nansum(correct[enough], axis=1), j))
-        won = [_majority(votes[p], correct[p], j) for p in enough]
-        majority[j] = _proportion(np.array(won))
-    return passed, majority
+        n, right = judged[enough].sum(axis=1), np.nansum(correct[enough], axis=1)
+        passed[j] = proportion(pass_at_k(n, right, j))
+        always[j] = proportion(pass_hat_k(n, right, j))
+        majority[j] = proportion(np.array([_majority(sheet.rows[p], j) for p in enough]))
+    return passed, always, majority
 
 
-def _majority(votes: list[str | None], correct: Flags, j: int) -> float:
-    judged = np.flatnonzero(~np.isnan(correct))
-    return maj_at_k([votes[i] for i in judged], [correct[i] == 1 for i in judged], j)
+def _majority(row: Sequence[Attempt], j: int) -> float:
+    judged = [a for a in row if a.state == "judged"]
+    return maj_at_k([a.vote for a in judged], [a.part("correct") == 1 for a in judged], j)
 
 
-def _by_level(problems: Sequence[Task], correct: Flags) -> dict[str, Interval]:
-    levels = [str(task.meta["level"]) if "level" in task.meta else "" for task in problems]
-    names = sorted(set(levels) - {""}, key=lambda name: (len(name), name))
-    return {name: _proportion(correct[[level == name for level in levels]]) for name in names}
+def _outcome(task: Task, greedy: Sheet, sampled: Sheet | None, place: int) -> Outcome:
+    judged = [a for a in sampled.rows[place] if a.state == "judged"] if sampled else []
+    right = [a.part("correct") == 1 for a in judged]
+    answer, votes = most_voted([a.vote for a in judged], right)
+    agreement = votes / len(judged) if judged else float("nan")
+    return Outcome(task.id, greedy.rows[place][0].part("correct"), sum(right), len(judged), answer, agreement)
 
 
-def _transcripts(problems: Sequence[Task], greedy: _Judged, sampled: _Judged | None) -> Iterable[dict[str, Any]]:
-    for p, task in enumerate(problems):
-        for mode, judged in (("greedy", greedy), ("sampled", sampled)):
-            for i, text in enumerate(judged.texts[p] if judged else ()):
-                assert judged is not None
-                score, completion = judged.scores[p][i], judged.completions[p][i]
-                yield {
-                    "task": task.id,
-                    "prompt": task.messages[-1].content,
-                    "gold": task.answer,
-                    "mode": mode,
-                    "sample": i,
-                    "text": text,
-                    "correct": score.parts.get("correct"),
-                    "format": score.parts.get("format"),
-                    "error": score.error,
-                    "stop": completion.stop,
-                    "tokens": len(completion.tokens),
-                }
+def _by_meta(problems: Sequence[Task], correct: Flags, key: str) -> dict[str, Interval]:
+    values = [str(task.meta[key]) if key in task.meta else "" for task in problems]
+    names = sorted(set(values) - {""}, key=lambda name: (len(name), name) if key == "level" else (0, name))
+    return {name: proportion(correct[[value == name for value in values]]) for name in names}
+
+
+def _kept(
+    problems: Sequence[Task], keep: int, greedy: Sheet, sampled: Sheet | None
+) -> Iterable[tuple[Task, tuple[Attempt, ...]]]:
+    for place, task in enumerate(problems[:keep]):
+        yield task, (*greedy.rows[place], *(sampled.rows[place] if sampled else ()))
 
 
 def _named(prefix: str, rates: Rates) -> Metrics:
@@ -269,13 +288,17 @@ def _named(prefix: str, rates: Rates) -> Metrics:
         f"{prefix}truncated": rates.truncated,
         f"{prefix}length": rates.length,
         f"{prefix}invalid": float(rates.invalid),
+        f"{prefix}skipped": float(rates.skipped),
     }
 
 
 def _rate_rows(mode: str, rates: Rates) -> list[tuple[str, str]]:
+    causes = "".join(f"; {count} x {cause}" for cause, count in rates.causes.items())
+    skipped = [(f"skipped by the verifier, {mode}", str(rates.skipped))] if rates.skipped else []
     return [
         (f"format kept, {mode}", f"{100 * rates.format:.1f} %"),
         (f"truncated, {mode}", f"{100 * rates.truncated:.1f} %"),
         (f"mean length, {mode}", f"{rates.length:.1f} tokens"),
-        (f"could not be judged, {mode}", str(rates.invalid)),
+        (f"could not be judged, {mode}", f"{rates.invalid}{causes}"),
+        *skipped,
     ]
