@@ -110,7 +110,7 @@ class AccuracyReport:
             found[f"eval/avg@{self.k}"] = self.average.value
             found |= {f"eval/pass@{j}": interval.value for j, interval in self.passed.items()}
             found |= {f"eval/maj@{j}": interval.value for j, interval in self.majority.items()}
-            found |= {f"eval/pass^{j}": interval.value for j, interval in self.always.items()}
+            found |= {f"eval/pass_hat@{j}": interval.value for j, interval in self.always.items()}
             found |= _named("eval/sampled_", self.sampled_rates)
         return found
 
