@@ -114,17 +114,30 @@ def _eval(argv: list[str]) -> None:
 def _plot(argv: list[str]) -> None:
     from onepolicy.run.plots import curves
 
-    words, fields = _split(argv, "out")
+    live = "--live" in argv
+    words, fields = _split([word for word in argv if word != "--live"], "out", "metric", "smooth")
     if not words:
         raise ConfigError("plot needs at least one run directory: onepolicy plot RUN [RUN ...] [--out curves.png].")
-    out = fields.get("out", "curves.png")
+    out, keys, smooth = fields.get("out", "curves.png"), fields.get("metric", ""), _count(fields, "smooth", "0")
+    chosen = [key for key in keys.split(",") if key]
+    if live:
+        from onepolicy.run.live import follow
+
+        follow(words, keys=chosen)
+        return
     try:
-        drawn = curves(words, out)
+        if len(words) == 1:
+            print(f"{out}: {', '.join(curves(words, out, keys=chosen, smooth=smooth))}")
+            return
+        from onepolicy.evaluation.compare import compare, sides_of
+
+        found = compare(words, metric=chosen[0] if chosen else "", last=max(1, smooth))
+        print(found.text())
+        print(f"{out}: {', '.join(curves(sides_of(words), out, keys=chosen, smooth=smooth))}")
     except OnePolicyError:
         raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"{out} cannot be drawn ({error}); give --out an image file, such as curves.png.") from error
-    print(f"{out}: {', '.join(drawn)}")
 
 
 def _chat(argv: list[str]) -> None:
@@ -229,6 +242,14 @@ def _number(fields: Mapping[str, str], name: str, default: str) -> float:
         raise ConfigError(f"--{name} is {fields[name]!r}; expected a number.") from None
 
 
+def _count(fields: Mapping[str, str], name: str, default: str) -> int:
+    """A field's value as a whole number of at least 0."""
+    found = _number(fields, name, default)
+    if found < 0 or found % 1:
+        raise ConfigError(f"--{name} is {fields[name]}; expected a whole number of at least 0.")
+    return int(found)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {
     "demo": (_demo, "demo", "a small language model learns to reason, here and now"),
     "train": (_train, "train ALGORITHM [--preset NAME] [--field value ...]", "train anything that acts"),
@@ -236,7 +257,11 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {
     "bandit": (_bandit, "bandit [--arms MEANS] [--agents NAMES]", "bandit agents side by side: reward, regret"),
     "eval": (_eval, "eval RUN|MODEL [--tasks NAMES] [-k 16]", "held-out accuracy of a language model"),
     "resume": (_resume, "resume RUN", "continue a run exactly where it stopped"),
-    "plot": (_plot, "plot RUN [RUN ...] [--out FILE]", "curves of one run or several"),
+    "plot": (
+        _plot,
+        "plot RUN [RUN ...] [--metric KEYS] [--smooth N] [--live] [--out FILE]",
+        "curves of one run; of several also who is better, by how much, how surely",
+    ),
     "chat": (_chat, "chat RUN|MODEL [--max-tokens N] [--temperature T]", "talk to a trained model"),
     "list": (_list, "list", "algorithms, presets and task sets"),
     "doctor": (_doctor, "doctor RUN", "what is wrong with a run, alive or dead"),

@@ -35,13 +35,18 @@ def test_one_run_is_drawn_as_logged_with_its_interval(make_run):
     assert "95 % interval" in figure.get_suptitle()
 
 
-def test_three_seeds_become_their_mean_and_its_t_interval(make_run):
-    """Values 1, 2, 6: mean 3, sd sqrt(7), half width t(2, 0.975) sqrt(7/3) = 4.302653 * 1.527525 = 6.572411."""
+def test_three_seeds_become_their_interquartile_mean_and_its_bootstrap_band_with_each_seed_behind(make_run):
+    """Values 1, 2, 6: three are too few to cut, so the mean, 3. Of the 27 resamples one is 1, 1, 1: 3.7 % of the mass
+    is on the lowest value and as much on the highest, so both tails of 2.5 % end there."""
     runs = [make_run({"rollout/score": [v, 0.0]}, name=f"r{v}", config=config(v)) for v in (1, 2, 6)]
     (curve,) = panels_of([run.directory for run in runs])["rollout/score"]
     assert curve.label == "grpo (3 seeds)"
     assert curve.values.tolist() == [3.0, 0.0]
-    np.testing.assert_allclose([curve.low[0], curve.high[0]], [3 - 6.572411, 3 + 6.572411], rtol=1e-6)
+    assert (curve.low.tolist(), curve.high.tolist()) == ([1, 0], [6, 0])
+    assert curve.members.tolist() == [[1, 0], [2, 0], [6, 0]]
+    figure = draw({"rollout/score": [curve]}, "title")
+    thin = [line for line in figure.axes[0].lines if line.get_linewidth() < 1]
+    assert [line.get_ydata().tolist() for line in thin] == [[1, 0], [2, 0], [6, 0]]
 
 
 def test_two_seeds_show_their_range_over_the_steps_both_have(make_run):
@@ -81,6 +86,26 @@ def test_a_long_noisy_metric_is_smoothed_over_a_twentieth_with_the_raw_values_be
     assert curve.values[51] == pytest.approx((1 + 0 + 1) / 3 if values[48] else (0 + 1 + 1) / 3)
 
 
+def test_smoothing_is_a_running_mean_of_each_seed(make_run):
+    runs = [make_run({"eval/return": [v, v + 2.0, v + 4.0]}, name=f"r{v}", config=config(v)) for v in (0, 10)]
+    (curve,) = panels_of([run.directory for run in runs], smooth=2)["eval/return"]
+    assert curve.members.tolist() == [[0, 1, 3], [10, 11, 13]]
+    assert curve.values.tolist() == [5, 6, 8]
+
+
+def test_a_directory_of_runs_stands_for_them_and_each_world_has_a_panel(make_run):
+    for world in ("A-v0", "B-v0"):
+        for seed in (0, 1):
+            values = {"eval/return": [float(seed), seed + (10.0 if world == "B-v0" else 1.0)]}
+            make_run(values, name=f"all/{world}-{seed}", config={**config(seed), "env": world})
+    panels = panels_of([make_run({}, name="other").directory.parent / "all"])
+    assert {key: [c.values.tolist() for c in lines] for key, lines in panels.items()} == {
+        "eval/return, A-v0": [[0.5, 1.5]],
+        "eval/return, B-v0": [[0.5, 10.5]],
+    }
+    assert draw(panels, "title").axes[0].get_ylabel() == "reward"
+
+
 def test_asked_for_metrics_are_drawn_and_unknown_ones_named(make_run):
     run = make_run({"learner/lr": [0.1], "own/thing": [1.0]})
     assert list(panels_of([run.directory], ["own/thing"])) == ["own/thing"]
@@ -91,8 +116,9 @@ def test_asked_for_metrics_are_drawn_and_unknown_ones_named(make_run):
 def test_a_run_without_metrics_and_no_run_are_named(make_run, tmp_path):
     with pytest.raises(CheckpointError, match="no metrics yet"):
         panels_of([make_run().directory])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"no config\.json"):
-        panels_of([tmp_path])
+        panels_of([tmp_path / "empty"])
     with pytest.raises(ConfigError, match="at least one run"):
         panels_of([])
 

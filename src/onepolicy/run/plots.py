@@ -1,4 +1,4 @@
-"""Learning curves: small multiples of a run's key metrics, or of several runs, seeds averaged with a band.
+"""Learning curves: small multiples of a run's key metrics, or of several runs, the seeds of each as one line and band.
 
 matplotlib is drawn off screen and imported when the first curve is drawn.
 """
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from onepolicy.errors import CheckpointError, ConfigError, nearest
 from onepolicy.run.config import PLACE_FIELDS
-from onepolicy.run.header import read_header
+from onepolicy.run.header import HEADER, read_header
 from onepolicy.run.metrics import Series, describe, read_series
+from onepolicy.run.spread import aligned, iqm_band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +44,8 @@ class Curve:
     """One line of a panel.
 
     label: what it is. steps, values [T]. low, high [T] or None: the band, `band` says of what. points: True for
-    evaluations, drawn with markers. raw: the unsmoothed values [T], drawn faintly.
+    evaluations, drawn with markers. raw: the unsmoothed values [T], drawn faintly. members: each seed's values [S, T],
+    drawn as thin lines.
     """
 
     label: str
@@ -54,33 +56,66 @@ class Curve:
     band: str = ""
     points: bool = False
     raw: Floats | None = None
+    members: Floats | None = None
 
 
-def curves(run_dirs: Sequence[str | Path], path: str | Path, *, keys: Sequence[str] = ()) -> list[str]:
-    """Draws the curves of one or several runs into an image file; the metrics drawn.
+def curves(
+    run_dirs: Sequence[str | Path] | Mapping[str, Sequence[Path]],
+    path: str | Path,
+    *,
+    keys: Sequence[str] = (),
+    smooth: int = 0,
+) -> list[str]:
+    """Draws the curves of one or several runs into an image file; the panels drawn.
 
-    Runs that differ in nothing but their seed become one line, their mean, with a band. keys: the metrics to draw
-    instead of KEY_METRICS. Raises: CheckpointError for a directory that is no run or has no metrics; ConfigError for
-    a metric no run has.
+    run_dirs: runs, or directories that hold runs; or runs by the label of their line. Runs that differ in nothing but
+    their seed become one line, their interquartile mean, with its 95 % bootstrap band and each seed as a thin line;
+    each world has panels of its own. keys: the metrics to draw instead of KEY_METRICS. smooth: logged values in the
+    running mean of every curve; 0 for a twentieth of those of a long, noisy one.
+    Raises: CheckpointError for a directory that is no run or has no metrics; ConfigError for a metric no run has.
     """
-    panels = panels_of(run_dirs, keys)
-    figure = draw(panels, " ".join(sorted({read_header(Path(d))["recipe"] for d in run_dirs})))
+    panels = panels_of(run_dirs, keys, smooth)
+    groups = run_dirs.values() if isinstance(run_dirs, Mapping) else [runs_of(run_dirs)]
+    figure = draw(panels, " ".join(sorted({read_header(run)["recipe"] for group in groups for run in group})))
     figure.savefig(path, dpi=120)
     return list(panels)
 
 
-def panels_of(run_dirs: Sequence[str | Path], keys: Sequence[str] = ()) -> dict[str, list[Curve]]:
-    """The curves to draw, by metric; see `curves`."""
-    groups = _groups([Path(directory) for directory in run_dirs])
-    runs = {label: [read_series(path / "metrics.jsonl") for path in paths] for label, paths in groups.items()}
-    known = sorted({_plain(key) for members in runs.values() for series in members for key in series})
+def runs_of(directories: Sequence[str | Path]) -> list[Path]:
+    """The runs that directories are or hold: a directory without config.json stands for the runs right below it."""
+    found: list[Path] = []
+    for directory in map(Path, directories):
+        below = sorted(path.parent for path in directory.glob(f"*/{HEADER}"))
+        found += below if below and not (directory / HEADER).exists() else [directory]
+    return found
+
+
+def panels_of(
+    run_dirs: Sequence[str | Path] | Mapping[str, Sequence[Path]], keys: Sequence[str] = (), smooth: int = 0
+) -> dict[str, list[Curve]]:
+    """The curves to draw by metric, and by world where there are several ("eval/return, Acrobot-v1"); see `curves`."""
+    groups = run_dirs if isinstance(run_dirs, Mapping) else groups_of(runs_of(run_dirs), aside=("env",))
+    worlds: dict[str, dict[str, list[Mapping[str, Series]]]] = {}
+    for label, paths in groups.items():
+        for path in paths:
+            world = str(read_header(path)["config"].get("env", ""))
+            worlds.setdefault(world, {}).setdefault(label, []).append(read_series(path / "metrics.jsonl"))
+    known = sorted({plain(k) for sides in worlds.values() for runs in sides.values() for run in runs for k in run})
     for key in keys:
         if key not in known:
             raise ConfigError(f"No run has the metric {key!r}. {nearest(key, known)}")
     if not known:
-        raise CheckpointError(f"{', '.join(map(str, run_dirs))}: no metrics yet. Let the run reach its first step.")
-    chosen = list(keys) or [key for key in KEY_METRICS if key in known][:MAX_PANELS] or known[:MAX_PANELS]
-    return {key: [c for label, members in runs.items() if (c := _curve(label, key, members))] for key in chosen}
+        names = ", ".join(str(path) for paths in groups.values() for path in paths)
+        raise CheckpointError(f"{names}: no metrics yet. Let the run reach its first step.")
+    most = max(1, MAX_PANELS // len(worlds))
+    chosen = list(keys) or [key for key in KEY_METRICS if key in known][:most] or known[:most]
+    found = {}
+    for key in chosen:
+        for world, sides in worlds.items():
+            lines = [c for label, runs in sides.items() if (c := _curve(label, key, runs, smooth))]
+            if lines or len(worlds) == 1:
+                found[f"{key}, {world}" if len(worlds) > 1 else key] = lines
+    return found
 
 
 def draw(panels: Mapping[str, Sequence[Curve]], title: str) -> Figure:
@@ -94,7 +129,7 @@ def draw(panels: Mapping[str, Sequence[Curve]], title: str) -> Figure:
     for axis, (key, lines) in zip(axes, panels.items()):
         for number, curve in enumerate(lines):
             _line(axis, curve, f"C{number % 10}")
-        metric = describe(key)
+        metric = describe(key.partition(",")[0])
         axis.set_title(key, fontsize=10)
         axis.set_ylabel(metric.unit if metric else "", fontsize=9)
         axis.set_xlabel("step", fontsize=9)
@@ -115,7 +150,9 @@ def draw(panels: Mapping[str, Sequence[Curve]], title: str) -> Figure:
 
 
 def _line(axis: Axes, curve: Curve, color: str) -> None:
-    """One curve, its band and its raw values on a panel."""
+    """One curve, its band, its seeds and its raw values on a panel."""
+    for member in () if curve.members is None else curve.members:
+        axis.plot(curve.steps, member, color=color, alpha=0.3, linewidth=0.6)
     if curve.raw is not None:
         axis.plot(curve.steps, curve.raw, color=color, alpha=0.25, linewidth=0.8)
     axis.plot(
@@ -131,46 +168,40 @@ def _line(axis: Axes, curve: Curve, color: str) -> None:
         axis.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
 
 
-def _curve(label: str, key: str, members: Sequence[Mapping[str, Series]]) -> Curve | None:
+def _curve(label: str, key: str, members: Sequence[Mapping[str, Series]], smooth: int) -> Curve | None:
     """The line of one group of runs (one run, or several seeds) on the panel of `key`; None when it has no values."""
-    found = [series for member in members for series in _seeds(member, key)]
+    found = [series for member in members for series in seeds_in(member, key)]
     if not found:
         return None
     points = key.startswith("eval/")
     if len(found) > 1:
-        return _mean_curve(label, found, points)
+        return _seeds_curve(label, found, points, smooth)
     steps, values = np.array(found[0].steps, float), np.array(found[0].values, float)
     low, high = (_at(steps, next((m[key + end] for m in members if key + end in m), None)) for end in ("_low", "_high"))
-    if low is not None and high is not None:
+    if low is not None and high is not None and smooth < 2:
         return Curve(label, steps, values, low, high, "95 % interval", points)
-    if points or len(values) < SMOOTH_FROM:
+    width = smooth or (len(values) // 20 if not points and len(values) >= SMOOTH_FROM else 1)
+    if width < 2:
         return Curve(label, steps, values, points=points)
-    return Curve(label, steps, _running_mean(values, len(values) // 20), raw=values)
+    return Curve(label, steps, _running_mean(values, width), points=points, raw=values)
 
 
-def _mean_curve(label: str, found: Sequence[Series], points: bool) -> Curve | None:
-    """Mean over seeds at the steps all of them have, with the 95 % t interval of the mean; for two, their range."""
-    from scipy.special import stdtrit
-
-    tables = [dict(zip(series.steps, series.values)) for series in found]
-    common = sorted(set.intersection(*(set(table) for table in tables)))
-    if not common:
+def _seeds_curve(label: str, found: Sequence[Series], points: bool, smooth: int) -> Curve | None:
+    """The interquartile mean over seeds at steps they share, its 95 % bootstrap band, and the seeds behind it."""
+    steps, values = aligned(found)
+    if not len(steps):
         return None
-    values = np.array([[table[step] for step in common] for table in tables])
-    n, mean = len(found), values.mean(0)
-    if n == 2:
-        low, high, band = values.min(0), values.max(0), "range of 2 seeds"
-    else:
-        half = stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / math.sqrt(n)
-        low, high, band = mean - half, mean + half, "95 % interval of the mean over seeds"
-    return Curve(f"{label} ({n} seeds)", np.array(common, float), mean, low, high, band, points)
+    if smooth > 1:
+        values = np.array([_running_mean(row, smooth) for row in values])
+    middle, low, high = iqm_band(values)
+    band = "95 % bootstrap interval of the interquartile mean over seeds"
+    return Curve(f"{label} ({len(found)} seeds)", steps, middle, low, high, band, points, members=values)
 
 
-def _seeds(member: Mapping[str, Series], key: str) -> list[Series]:
-    """A run's series of a metric: its own, or those of the seeds it trained at once."""
-    if key in member:
-        return [member[key]]
-    return [series for name, series in member.items() if re.fullmatch(rf"seed\d+/{re.escape(key)}", name)]
+def seeds_in(member: Mapping[str, Series], key: str) -> list[Series]:
+    """A run's series of a metric: those of the seeds it trained at once, or else its own."""
+    own = [series for name, series in member.items() if re.fullmatch(rf"seed\d+/{re.escape(key)}", name)]
+    return own or ([member[key]] if key in member else [])
 
 
 def _at(steps: Floats, series: Series | None) -> Floats | None:
@@ -188,13 +219,16 @@ def _running_mean(values: Floats, width: int) -> Floats:
     return np.array([window.mean() if len(window) else math.nan for window in finite])
 
 
-def _plain(key: str) -> str:
+def plain(key: str) -> str:
     """A metric's name without the seed before it."""
     return re.sub(r"^seed\d+/", "", key)
 
 
-def _groups(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Runs that differ in nothing but their seed, under a label: the fields in which the groups differ."""
+def groups_of(paths: Sequence[Path], *, aside: Sequence[str] = ()) -> dict[str, list[Path]]:
+    """Runs that differ in nothing but their seed, under a label: the fields in which the groups differ.
+
+    aside: further fields that make no difference. Raises: ConfigError for no run; CheckpointError for what is none.
+    """
     if not paths:
         raise ConfigError("No run to plot was given; expected at least one run directory.")
     groups: dict[str, list[Path]] = {}
@@ -202,7 +236,7 @@ def _groups(paths: Sequence[Path]) -> dict[str, list[Path]]:
     for path in paths:
         header = read_header(path)
         config = {"recipe": header["recipe"], **header["config"]}
-        kept = {name: value for name, value in config.items() if name not in SEED_FIELDS}
+        kept = {name: value for name, value in config.items() if name not in (*SEED_FIELDS, *aside)}
         groups.setdefault(repr(kept), []).append(path)
         configs[repr(kept)] = kept
     names = dict.fromkeys(name for config in configs.values() for name in config)
