@@ -132,8 +132,8 @@ def _plot(argv: list[str]) -> None:
         from onepolicy.evaluation.compare import compare, sides_of
 
         found = compare(words, metric=chosen[0] if chosen else "", last=max(1, smooth))
-        print(found.text())
         print(f"{out}: {', '.join(curves(sides_of(words), out, keys=chosen, smooth=smooth))}")
+        print(found.text() if found else "The runs have no outcome in common; --metric KEY compares by another metric.")
     except OnePolicyError:
         raise
     except (OSError, ValueError) as error:

@@ -16,8 +16,10 @@ from onepolicy.errors import ConfigError, nearest
 from onepolicy.evaluation.stats import Interval, bootstrap_interval, iqm, probability_of_improvement
 from onepolicy.run.header import read_header
 from onepolicy.run.metrics import read_series
-from onepolicy.run.plots import KEY_METRICS, groups_of, plain, runs_of, seeds_in
+from onepolicy.run.plots import groups_of, plain, runs_of, seeds_in
 
+OUTCOMES = ("eval/accuracy", "eval/return", "rollout/score", "rollout/return")
+"""What runs are judged by, unless asked otherwise: the first that all have."""
 Scores = dict[str, tuple[float, ...]]
 """By world, what each seed ends with."""
 
@@ -87,22 +89,22 @@ def sides_of(directories: Sequence[str | Path]) -> dict[str, list[Path]]:
     return groups_of(runs_of(directories), aside=("env",))
 
 
-def compare(directories: Sequence[str | Path], *, metric: str = "", last: int = 1) -> Comparison:
+def compare(directories: Sequence[str | Path], *, metric: str = "", last: int = 1) -> Comparison | None:
     """The sides that `directories` make (see `sides_of`), each seed by its mean of the metric's `last` finite values.
 
-    metric: "" for the first of the usual ones that every run has.
-    Raises: CheckpointError for a directory that is no run; ConfigError for a metric that no run has, and where the
-    sides have none in common.
+    metric: "" for the first of OUTCOMES that every side has; None is returned where there is none.
+    Raises: CheckpointError for a directory that is no run; ConfigError for a metric that no run has.
     """
     sides = sides_of(directories)
     worlds = {path: str(read_header(path)["config"].get("env", "")) for paths in sides.values() for path in paths}
     runs = {label: [(path, read_series(path / "metrics.jsonl")) for path in paths] for label, paths in sides.items()}
     names = [{plain(key) for _, series in members for key in series} for members in runs.values()]
-    chosen = metric or next((key for key in KEY_METRICS if all(key in known for known in names)), "")
-    if not chosen or not any(chosen in known for known in names):
-        known = sorted(set.union(*names))
-        words = f"No run has the metric {metric!r}. {nearest(metric, known)}" if metric else "No metric is in all runs."
-        raise ConfigError(words)
+    known = set.union(*names)
+    if metric and metric not in known:
+        raise ConfigError(f"No run has the metric {metric!r}. {nearest(metric, sorted(known))}")
+    chosen = metric or next((key for key in OUTCOMES if all(key in side for side in names)), "")
+    if not chosen:
+        return None
     found: dict[str, Scores] = {}
     for label, members in runs.items():
         scores: Scores = {}

@@ -114,7 +114,7 @@ def panels_of(
         for world, sides in worlds.items():
             lines = [c for label, runs in sides.items() if (c := _curve(label, key, runs, smooth))]
             if lines or len(worlds) == 1:
-                found[f"{key}, {world}" if len(worlds) > 1 else key] = lines
+                found[f"{key}, {world}" if world and len(worlds) > 1 else key] = lines
     return found
 
 
