@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onepolicy.batch import EnvStep
-from onepolicy.envs.vector import ActionSpace, Discrete
+from onepolicy.envs.vector import Box, Discrete
 from onepolicy.errors import ConfigError
 
 State = NDArray[np.float64]
@@ -37,7 +37,7 @@ class Dynamics:
 
     env_id: str
     obs_dim: int
-    actions: ActionSpace
+    actions: Discrete | Box
     max_steps: int
     start: Callable[[np.random.Generator], NDArray[np.float64]]
     advance: Callable[[State, NDArray[Any], Flags], tuple[State, NDArray[Any], Flags]]

@@ -3,16 +3,14 @@
 Each step ends in SAME_STEP fashion by our own loop (a finished copy is reset within the step, the observation that
 ended it is kept), because gymnasium's vector worlds reset a step late by default and would put rows without a choice
 into the data. In: vectors of observations (any space gymnasium can flatten), Discrete, MultiDiscrete, MultiBinary and
-Box actions, exact saving of worlds made of plain Python and numpy state. Not in: worker processes, pixels, masks of
-actions.
+Box actions, masks of actions (masks.py), exact saving of worlds made of plain Python and numpy state. Not in: worker
+processes, pixels.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from copy import deepcopy
-from itertools import product
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, final
 
@@ -25,14 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onepolicy.batch import EnvStep
-from onepolicy.envs.vector import ActionSpace, Box, Discrete
+from onepolicy.envs.masks import Masks, features_of, find_masks
+from onepolicy.envs.vector import ActionSpace, Box, Discrete, MultiDiscrete
 from onepolicy.errors import ConfigError, DataError, nearest
 
 PLAIN = (bool, int, float, str, type(None), np.ndarray, np.generic)
 UNCHANGING = (gymnasium.Space, EnvSpec, type, FunctionType, BuiltinFunctionType)
 """Attributes of a world that describe it and do not change while it runs."""
-MOST_JOINT = 4096
-"""Combinations of several discrete choices that can be one action; a policy has an output for each."""
 Several = gymnasium.spaces.MultiDiscrete | gymnasium.spaces.MultiBinary
 
 
@@ -42,24 +39,26 @@ class GymEnv:
 
     Observations are flattened to [N, D] float32, as gymnasium.spaces.flatten does: a Box row by row, MultiBinary as 0
     and 1, Discrete one-hot, MultiDiscrete one-hot for each choice in turn, a Tuple's parts in their order, a Dict's in
-    the order of the space's keys, which gymnasium sorts unless they came as an OrderedDict. Several discrete choices at
-    once (MultiDiscrete, MultiBinary) are one action for each combination, the last choice changing fastest. Box actions
-    are flattened to [N, dim] and clipped to their bounds here, at the world: the policy and its log-probability know
-    nothing of it. steps: of each copy since it was made.
+    the order of the space's keys, which gymnasium sorts unless they came as an OrderedDict. Where the world says which
+    actions are legal, D counts these numbers too, at the end of each row. Several discrete choices at once
+    (MultiDiscrete, MultiBinary) are a row of numbers from 0, wherever the space starts. Box actions are flattened to
+    [N, dim] and clipped to their bounds here, at the world: the policy and its log-probability know nothing of it.
+    steps: of each copy since it was made.
     Raises: ConfigError for an unknown id, a missing package, a space that cannot be acted in or has no fixed length;
-    DataError for whatever a copy raises, naming the copy and its step.
+    DataError for whatever a copy raises and for a mask without a legal action, naming the copy and its step.
     """
 
     def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
         self.env_id, self.num_envs = env_id, num_envs
         self.envs = [_open(env_id) for _ in range(num_envs)]
         first = self.envs[0]
-        self.obs_space = first.observation_space
-        self.obs_dim = _obs_dim(env_id, first)
         self.actions = _action_space(env_id, first)
-        self._choices = _choices(first.action_space)
+        self.obs_space = features_of(first.observation_space, self.actions)
+        self._features = _obs_dim(env_id, self.obs_space)
+        self._masks: Masks | None = None
         self.restarts = self.steps = 0
-        self.reset(seed)
+        self._obs = self._begin(seed, first=True)
+        self.obs_dim = self._obs.shape[1]
 
     @property
     def obs(self) -> Tensor:
@@ -68,27 +67,22 @@ class GymEnv:
 
     def reset(self, seed: int) -> Tensor:
         """New episodes in all copies, copy i seeded `seed + i`; the first observations [N, D]."""
-        self.seed = seed
-        self._obs = np.empty((self.num_envs, self.obs_dim), dtype=np.float32)
-        for i, env in enumerate(self.envs):
-            try:
-                self._obs[i] = self._flat(env.reset(seed=seed + i)[0])
-            except Exception as error:
-                raise DataError(self._blame(f"at its reset with seed {seed + i}", i, error)) from error
+        self._obs = self._begin(seed)
         return self.obs
 
     def step(self, action: Tensor) -> EnvStep:
-        """One step of every copy. action: [N] int64 for Discrete, [N, dim] float32 for Box."""
+        """One step of every copy. action: [N] or [N, choices] int64, or [N, dim] float32 for Box."""
         reward = np.empty(self.num_envs, dtype=np.float32)
         terminated, truncated = np.empty((2, self.num_envs), dtype=bool)
         final_obs = np.empty_like(self._obs)
         obs = np.empty_like(self._obs)
         for i, (env, chosen) in enumerate(zip(self.envs, self._native(action), strict=True)):
             try:
-                seen, reward[i], terminated[i], truncated[i], _ = env.step(chosen)
-                final_obs[i] = obs[i] = self._flat(seen)
-                if terminated[i] or truncated[i]:
-                    obs[i] = self._flat(env.reset()[0])
+                seen, reward[i], terminated[i], truncated[i], info = env.step(chosen)
+                ended = bool(terminated[i] or truncated[i])
+                final_obs[i] = obs[i] = self._row(env, seen, info, acted_on=not ended)
+                if ended:
+                    obs[i] = self._row(env, *env.reset())
             except Exception as error:
                 raise DataError(self._blame(f"after {self.steps} steps, at action {chosen}", i, error)) from error
         self.steps += 1
@@ -134,28 +128,51 @@ class GymEnv:
         self.reset(state["seed"] + self.restarts * self.num_envs)
         self.seed = state["seed"]
 
-    def _flat(self, obs: Any) -> NDArray[np.float32]:
-        return np.asarray(flatten(self.obs_space, obs), dtype=np.float32).reshape(self.obs_dim)
+    def _begin(self, seed: int, *, first: bool = False) -> NDArray[np.float32]:
+        """New episodes; their first rows. The world's very first reset shows where its masks are."""
+        self.seed = seed
+        rows = []
+        for i, env in enumerate(self.envs):
+            try:
+                seen, info = env.reset(seed=seed + i)
+                if first and i == 0:
+                    self._masks = find_masks(env, self.actions, info)
+                    self.actions = self._masks.actions if self._masks else self.actions
+                rows.append(self._row(env, seen, info))
+            except Exception as error:
+                raise DataError(self._blame(f"at its reset with seed {seed + i}", i, error)) from error
+        return np.stack(rows)
+
+    def _row(self, env: Any, seen: Any, info: Any, *, acted_on: bool = True) -> NDArray[np.float32]:
+        """An observation [D], followed by its mask of actions; acted_on: a legal one is needed."""
+        flat = np.asarray(flatten(self.obs_space, seen), dtype=np.float32).reshape(self._features)
+        if self._masks is None:
+            return flat
+        return np.concatenate([flat, self._masks.read(env, seen, info, acted_on=acted_on)])
 
     def _blame(self, when: str, copy: int, error: Exception) -> str:
-        return (
-            f"{self.env_id} raised {type(error).__name__} in world {copy} {when}: {error}. Look for the cause in the "
-            "environment."
-        )
+        what = "gave a bad action mask" if isinstance(error, DataError) else f"raised {type(error).__name__}"
+        return f"{self.env_id} {what} in world {copy} {when}: {error}. Look for the cause in the environment."
 
     def _native(self, action: Tensor) -> list[Any]:
         """The actions as gymnasium wants them."""
-        if self._choices is not None:
-            numbers = action.tolist()
-            if not all(0 <= number < len(self._choices) for number in numbers):
-                raise ConfigError(
-                    f"action is {numbers}; {self.env_id} takes numbers from 0 to {len(self._choices) - 1}, one a world."
-                )
-            chosen = [self._choices[number] for number in numbers]
-            return chosen if isinstance(self._choices, range) else [each.copy() for each in chosen]
         space = self.envs[0].action_space
-        shaped = action.numpy().reshape(self.num_envs, *space.shape)
-        return list(np.clip(shaped, space.low, space.high).astype(space.dtype, copy=False))
+        if isinstance(self.actions, Box):
+            shaped = action.numpy().reshape(self.num_envs, *space.shape)
+            return list(np.clip(shaped, space.low, space.high).astype(space.dtype, copy=False))
+        chosen, sizes = action.numpy(), self.actions.sizes
+        wanted = (self.num_envs,) if isinstance(self.actions, Discrete) else (self.num_envs, len(sizes))
+        rows = chosen.reshape(self.num_envs, -1)
+        if chosen.shape != wanted or (rows < 0).any() or (rows >= np.array(sizes)).any():
+            most = " and ".join(str(size - 1) for size in sizes)
+            raise ConfigError(
+                f"action is {action.tolist()}; {self.env_id} takes numbers from 0 to {most}, "
+                f"{'one' if len(sizes) == 1 else len(sizes)} a world."
+            )
+        start = getattr(space, "start", 0)
+        if isinstance(self.actions, Discrete):
+            return [number + int(start) for number in chosen.tolist()]
+        return list((rows.reshape(self.num_envs, *space.shape) + start).astype(space.dtype))
 
 
 def _open(env_id: str) -> Any:
@@ -172,8 +189,7 @@ def _open(env_id: str) -> Any:
         raise ConfigError(f"env is {env_id!r}, which gymnasium cannot make: {error}") from error
 
 
-def _obs_dim(env_id: str, env: Any) -> int:
-    space = env.observation_space
+def _obs_dim(env_id: str, space: Any) -> int:
     try:
         return int(flatdim(space))
     except (NotImplementedError, ValueError) as error:
@@ -193,33 +209,9 @@ def _action_space(env_id: str, env: Any) -> ActionSpace:
             f"{env_id} takes actions of {space}; only Discrete, MultiDiscrete, MultiBinary and Box of floats can be "
             "acted in. Wrap it so that it takes one of these."
         )
-    joint = int(np.prod(_sizes(space), dtype=object))
-    if joint > MOST_JOINT:
-        raise ConfigError(
-            f"{env_id} takes actions of {space}, {joint:,} combinations; at most {MOST_JOINT:,} can be acted in. Wrap "
-            "it so that fewer choices are made at once."
-        )
-    return Discrete(joint)
-
-
-def _sizes(space: Any) -> list[int]:
-    """How many values each of several choices has."""
-    return (
-        [2] * int(np.prod(space.shape))
-        if isinstance(space, gymnasium.spaces.MultiBinary)
-        else space.nvec.ravel().tolist()
-    )
-
-
-def _choices(space: Any) -> Sequence[Any] | None:
-    """What gymnasium is given for each action number; None where actions are real numbers."""
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return range(int(space.start), int(space.start) + int(space.n))
-    if not isinstance(space, Several):
-        return None
-    start = getattr(space, "start", 0)
-    rows = product(*(range(size) for size in _sizes(space)))
-    return [(np.array(row).reshape(space.shape) + start).astype(space.dtype) for row in rows]
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return MultiDiscrete((2,) * int(np.prod(space.shape)))
+    return MultiDiscrete(tuple(space.nvec.ravel().tolist()))
 
 
 def _layers(env: Any) -> list[Any]:

@@ -19,8 +19,8 @@ def bounds(env: ControlEnv) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(env.actions, Box):
         raise ConfigError(
-            f"{env.env_id} has {env.actions.n} numbered actions; these take real numbers. Use a world with a Box of "
-            "actions, or an algorithm for numbered ones, as dqn."
+            f"{env.env_id} has numbered actions, {' x '.join(map(str, env.actions.sizes))} of them; this algorithm "
+            "takes real numbers. Use a world with a Box of actions, or an algorithm for numbered ones, as dqn or sac."
         )
     low, high = torch.tensor(env.actions.low), torch.tensor(env.actions.high)
     if not bool((torch.isfinite(low) & torch.isfinite(high) & (low < high)).all()):

@@ -17,9 +17,39 @@ from onepolicy.errors import ConfigError
 
 @dataclass(frozen=True)
 class Discrete:
-    """The actions 0 to n - 1."""
+    """The actions 0 to n - 1.
+
+    masked: the last n numbers of every observation are not features: 1 where the action of that place is legal, else 0.
+    """
 
     n: int
+    masked: bool = False
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many values each of its choices has; it is one choice."""
+        return (self.n,)
+
+    @property
+    def bits(self) -> int:
+        """Numbers at the end of an observation that say which actions are legal."""
+        return self.n if self.masked else 0
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """Several choices at once: the k-th from 0 to sizes[k] - 1. A MultiBinary is one with sizes 2.
+
+    masked: the last sum(sizes) numbers of every observation say which values are legal, choice after choice.
+    """
+
+    sizes: tuple[int, ...]
+    masked: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Numbers at the end of an observation that say which values are legal."""
+        return sum(self.sizes) if self.masked else 0
 
 
 @dataclass(frozen=True)
@@ -37,15 +67,21 @@ class Box:
         """How many numbers an action has."""
         return len(self.low)
 
+    @property
+    def bits(self) -> int:
+        """None: real numbers are bounded, not masked."""
+        return 0
 
-ActionSpace = Discrete | Box
+
+ActionSpace = Discrete | MultiDiscrete | Box
 
 
 class ControlEnv(VectorEnv, Protocol):
     """A `batch.VectorEnv` whose observations are vectors and whose state can be saved between steps.
 
-    env_id: its name. obs_dim: length D of an observation. actions: what may be done in it. An action tensor is
-    [N] int64 for Discrete, [N, dim] float32 for Box. `reset` makes everything that follows a function of its seed.
+    env_id: its name. obs_dim: length D of an observation, its mask of actions included (`actions.bits` numbers at the
+    end). actions: what may be done in it. An action tensor is [N] int64 for Discrete, [N, choices] int64 for
+    MultiDiscrete, [N, dim] float32 for Box. `reset` makes everything that follows a function of its seed.
     """
 
     @property
