@@ -34,11 +34,11 @@ LOSSES = {
 def gradient(policy, loss, batch, **options):
     """The gradient PolicyLearner accumulates, flat, in float64."""
     learner = PolicyLearner(policy, loss, optim=OptimConfig(lr=1e-3, max_grad_norm=0.0), **options)
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.stepper.discard()
     sums, *_ = learner._backward(batch)
-    learner._sum_gradients()
-    flat = torch.cat([p.grad.flatten().double() for p in learner.parameters])
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.stepper.sum_gradients()
+    flat = torch.cat([p.grad.flatten().double() for p in learner.stepper.parameters])
+    learner.stepper.discard()
     return flat, {name: float(value) for name, value in sums.items()}
 
 

@@ -24,19 +24,9 @@ from onepolicy.core.reduce import Reduction, loss_count, loss_weights
 from onepolicy.data.packing import split_by_tokens
 from onepolicy.errors import ConfigError, TrainingError
 from onepolicy.learning.distributed import sum_over_ranks, world_size
-from onepolicy.learning.optim import OptimConfig, clip_gradients, lr_at, make_optimizer, precision_context
+from onepolicy.learning.optim import OptimConfig, precision_context
+from onepolicy.learning.stepper import Guard, Stepper, out_of_memory
 from onepolicy.types import Metrics
-
-
-@dataclass(frozen=True)
-class Guard:
-    """What to do with a step whose loss or gradient is not finite.
-
-    The step is skipped and its batch written to the learner's dump directory; after max_bad_steps such steps in a
-    row training stops.
-    """
-
-    max_bad_steps: int = 5
 
 
 @dataclass(frozen=True)
@@ -86,14 +76,8 @@ class PolicyLearner:
         self.reduction = reduction
         self.length = length
         self.micro_tokens = micro_tokens
-        self.guard = guard or Guard()
-        self.dump_dir = dump_dir
-        self.parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.parameters, optim)
-        self.dtype = torch.float64 if self.parameters[0].dtype == torch.float64 else torch.float32
-        self.steps = 0
-        self.bad_steps = 0
-        self.skipped = 0
+        self.stepper = Stepper(policy, optim, guard, dump_dir)
+        self.dtype = torch.float64 if self.stepper.parameters[0].dtype == torch.float64 else torch.float32
         self._weighed: tuple[Tensor, Reduction, Tensor] | None = None
 
     def step(self, batch: PolicyBatch, mix: Sequence[Mixed] = ()) -> Metrics:
@@ -102,48 +86,23 @@ class PolicyLearner:
         Raises: TrainingError after guard.max_bad_steps non-finite steps in a row, or when a single row does not
         fit into memory.
         """
-        lr = lr_at(self.optim, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.stepper.begin()
         sums, gap, micro_batches, retries = self._backward(batch)
         for extra in mix:
             self._add(extra, sums)
-        self._sum_gradients()
-        norm = clip_gradients(self.parameters, self.optim.max_grad_norm)
-        names = sorted(sums)
-        totals = sum_over_ranks([torch.stack([sums[name] for name in names]).double()])[0].tolist()
-        metrics: Metrics = dict(zip(names, totals, strict=True))
-        metrics["learner/grad_norm"] = norm
+        metrics = self.stepper.finish(sums, lambda found, path: dump_batch(batch, found, path))
         metrics["learner/logp_gap"] = float(gap)
-        metrics["learner/lr"] = lr
         metrics["learner/micro_batches"] = float(micro_batches)
         metrics["learner/oom_retries"] = float(retries)
-        if math.isfinite(metrics["learner/loss"]) and math.isfinite(metrics["learner/grad_norm"]):
-            self.optimizer.step()
-            self.bad_steps = 0
-        else:
-            self._skip(batch, metrics)
-        for p in self.parameters:
-            p.grad = None
-        self.steps += 1
-        metrics["learner/skipped"] = float(self.skipped)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the policy's own parameters."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "bad_steps": self.bad_steps,
-            "skipped": self.skipped,
-        }
+        return self.stepper.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of state_dict."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = int(state["steps"])
-        self.bad_steps = int(state["bad_steps"])
-        self.skipped = int(state["skipped"])
+        self.stepper.load_state_dict(state)
 
     def _add(self, extra: Mixed, sums: dict[str, Tensor]) -> None:
         """The gradient of coef times a mixed batch's loss, and its loss among the sums."""
@@ -160,9 +119,9 @@ class PolicyLearner:
             try:
                 return (*self._accumulate(batch, weight, budget, self.loss), retries)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
-                self.optimizer.zero_grad(set_to_none=True)
+                self.stepper.discard()
                 budget = self._smaller(batch, budget, error)
                 self.micro_tokens = budget
                 retries += 1
@@ -197,16 +156,6 @@ class PolicyLearner:
         self._weighed = mask, reduction, weight
         return weight
 
-    def _sum_gradients(self) -> None:
-        if world_size() == 1:
-            return
-        for p in self.parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        summed = sum_over_ranks([p.grad for p in self.parameters if p.grad is not None])
-        for p, gradient in zip(self.parameters, summed, strict=True):
-            p.grad = gradient
-
     def _smaller(self, batch: PolicyBatch, budget: int | None, error: BaseException) -> int:
         """Half the token budget; raises TrainingError when a single row is already too much."""
         longest = int(_lengths(batch).max())
@@ -217,18 +166,6 @@ class PolicyLearner:
                 "shorter sequences, a smaller model, LoRA or bf16."
             ) from error
         return max(longest, size // 2)
-
-    def _skip(self, batch: PolicyBatch, metrics: Metrics) -> None:
-        self.bad_steps += 1
-        self.skipped += 1
-        place = "not written: no dump directory"
-        if self.dump_dir is not None:
-            place = str(dump_batch(batch, metrics, self.dump_dir / f"bad-step-{self.steps}.safetensors"))
-        if self.bad_steps >= self.guard.max_bad_steps:
-            raise TrainingError(
-                f"{self.bad_steps} steps in a row had a non-finite loss or gradient (loss {metrics['learner/loss']}, "
-                f"gradient norm {metrics['learner/grad_norm']}). Last batch: {place}. Lower lr, or look for NaN in it."
-            )
 
 
 @torch.no_grad()
@@ -244,11 +181,11 @@ def evaluate_in_parts(policy: Any, batch: PolicyBatch, budget: int | None) -> Ev
 
 
 def dump_batch(batch: PolicyBatch, metrics: Metrics, path: Path) -> Path:
-    """The batch's tensors and the step's metrics as one safetensors file at `path`."""
+    """The batch's tensors and the step's metrics as one safetensors file; `path` without the suffix."""
+    path = path.with_name(path.name + ".safetensors")
     inputs = batch.inputs
     tensors = {"inputs": inputs} if isinstance(inputs, Tensor) else _tensors("inputs", inputs)
     tensors |= _tensors("", batch)
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
         path,
@@ -290,7 +227,3 @@ def _parts(batch: PolicyBatch, budget: int | None) -> Iterator[tuple[Tensor, Ten
             span = columns[int(used[0]) : int(used[-1]) + 1]
             part = part.map(lambda x, s=span: x[:, s])  # type: ignore[misc]
         yield index[:, None], span, part
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
