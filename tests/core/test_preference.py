@@ -193,3 +193,15 @@ def test_bad_requests():
         bradley_terry(torch.zeros(2), torch.zeros(3))
     with pytest.raises(DataError, match=r"must be \[B, K\]"):
         all_pairs(torch.zeros(3), torch.zeros(3))
+
+
+def test_a_ranking_s_margin_is_each_of_its_pairs():
+    """Row 0: all_pairs with K = 2 is bradley_terry with the margin; row 1: the mean of three such."""
+    score = torch.tensor([[0.3, -0.4, 0.0], [0.1, 0.9, -0.5]], dtype=torch.float64)
+    rank = torch.tensor([[1.0, 2.0, 0.0], [1.0, 2.0, 3.0]])
+    present = torch.tensor([[True, True, False], [True, True, True]])
+    margin = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    pair = bradley_terry(score[:1, 0], score[:1, 1], 0.5)
+    three = bradley_terry(score[1, [0, 0, 1]], score[1, [1, 2, 2]], 2.0).mean()
+    found = all_pairs(score, rank.double(), present, margin)
+    assert found.tolist() == pytest.approx([pair.item(), three.item()], abs=1e-12)

@@ -34,14 +34,15 @@ def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0
     return -logsigmoid(chosen - rejected - margin)
 
 
-def all_pairs(score: Tensor, rank: Tensor, present: Tensor | None = None) -> Tensor:
-    """InstructGPT's loss of a whole ranking, -1/C(K,2) sum over pairs of log sigmoid(score_w - score_l).
+def all_pairs(score: Tensor, rank: Tensor, present: Tensor | None = None, margin: Tensor | float = 0.0) -> Tensor:
+    """InstructGPT's loss of a whole ranking, -1/C(K,2) sum over pairs of log sigmoid(score_w - score_l - margin).
 
     All pairs of one prompt are one element, weighted so that long rankings do not dominate: trained as shuffled
     pairs, a reward model sees each output K - 1 times and overfits. Ties add nothing but are counted in C(K,2), so a
     ranking with many ties weighs less. A pair is all_pairs with K = 2.
     score [B, K]: reward units. rank [B, K]: 1 is best, equal numbers are ties, any real numbers do. present [B, K]
-    bool: False where a row has fewer outputs; K is counted per row. Returns: [B], nats; 0 for fewer than 2 outputs.
+    bool: False where a row has fewer outputs; K is counted per row. margin [B] or a number: as in bradley_terry, the
+    same for all pairs of a row; the paper has none. Returns: [B], nats; 0 for fewer than 2 outputs.
     Source: Ouyang et al. 2022 (InstructGPT, arXiv 2203.02155), equation 1.
 
     >>> import torch
@@ -56,7 +57,8 @@ def all_pairs(score: Tensor, rank: Tensor, present: Tensor | None = None) -> Ten
     if present is not None:
         wins = wins & present.unsqueeze(2) & present.unsqueeze(1)
         score, size = score.masked_fill(~present, 0.0), present.sum(-1).to(score.dtype)
-    loss = -logsigmoid(score.unsqueeze(2) - score.unsqueeze(1))
+    lead = margin[:, None, None] if isinstance(margin, Tensor) else margin
+    loss = -logsigmoid(score.unsqueeze(2) - score.unsqueeze(1) - lead)
     pairs = (size * (size - 1.0) / 2.0).clamp(min=1.0)
     return torch.where(wins, loss, 0.0).sum((1, 2)) / pairs
 
