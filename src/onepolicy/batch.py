@@ -42,6 +42,60 @@ class TokenInputs:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A picture of bytes, [channels, height, width]; `full` is the byte of full brightness."""
+
+    channels: int
+    height: int
+    width: int
+    full: int = 255
+
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return self.channels * self.height * self.width
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a row of bytes holds in a world of images, so that what is seen stays one tensor [..., width] uint8.
+
+    `stack` frames from the oldest on, each of them the images one after the other and then `numbers` float32 numbers
+    as their bytes.
+    """
+
+    images: tuple[Image, ...]
+    numbers: int = 0
+    stack: int = 1
+
+    @property
+    def frame(self) -> int:
+        """Bytes of one frame."""
+        return sum(image.size for image in self.images) + 4 * self.numbers
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return self.stack * self.frame
+
+    def images_of(self, rows: Tensor) -> list[Tensor]:
+        """Each image of rows [..., width], uint8 [..., stack * channels, H, W], the oldest frame's channels first."""
+        lead, frames = rows.shape[:-1], rows.reshape(*rows.shape[:-1], self.stack, self.frame)
+        found, first = [], 0
+        for image in self.images:
+            part = frames[..., first : first + image.size]
+            found.append(part.reshape(*lead, self.stack * image.channels, image.height, image.width))
+            first += image.size
+        return found
+
+    def numbers_of(self, rows: Tensor) -> Tensor:
+        """The numbers of rows [..., width], float32 [..., stack * numbers], the oldest frame's first."""
+        frames = rows.reshape(*rows.shape[:-1], self.stack, self.frame)
+        part = frames[..., self.frame - 4 * self.numbers :]
+        return part.clone(memory_format=torch.contiguous_format).view(torch.float32).flatten(-2)
+
+
+@dataclass(frozen=True)
 class PolicyBatch:
     """The meeting point of CartPole and language models; every tensor is [B, T] but inputs.
 

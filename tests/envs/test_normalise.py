@@ -52,7 +52,7 @@ def test_two_numbers_by_hand():
 class Counting:
     """Two copies that see k and 100 + k after k steps; copy 0 ends every `last` steps, truncated; rewards 1 and -2."""
 
-    env_id, obs_dim, actions, num_envs = "Counting", 1, Discrete(2), 2
+    env_id, obs_dim, layout, actions, num_envs = "Counting", 1, None, Discrete(2), 2
 
     def __init__(self, last=3, bad=None):
         self.last, self.bad = last, bad or {}

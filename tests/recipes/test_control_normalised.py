@@ -105,6 +105,7 @@ class Far:
     def __init__(self, num_envs, seed):
         self.inner = CartPole(num_envs, seed)
         self.num_envs, self.env_id, self.obs_dim, self.actions = num_envs, "CartPole-v1", 4, self.inner.actions
+        self.layout = None
 
     def seen(self, obs):
         return 5.0 + 1e-3 * obs

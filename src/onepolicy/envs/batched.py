@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onepolicy.batch import EnvStep
+from onepolicy.batch import EnvStep, Layout
 from onepolicy.envs.vector import Box, Discrete
 from onepolicy.errors import ConfigError
 
@@ -64,6 +64,7 @@ class Batched:
         if self.max_steps < 1:
             raise ConfigError(f"max_steps is {max_steps}; an episode has at least 1 step. Set max_steps >= 1.")
         self.env_id, self.obs_dim, self.actions = dynamics.env_id, dynamics.obs_dim, dynamics.actions
+        self.layout: Layout | None = None
         self._never = np.zeros(num_envs, dtype=bool)
         self.reset(seed)
 

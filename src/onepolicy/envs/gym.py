@@ -2,34 +2,30 @@
 
 Each step ends in SAME_STEP fashion by our own loop (a finished copy is reset within the step, the observation that
 ended it is kept), because gymnasium's vector worlds reset a step late by default and would put rows without a choice
-into the data. In: vectors of observations (any space gymnasium can flatten), Discrete, MultiDiscrete, MultiBinary and
-Box actions, masks of actions (masks.py), exact saving of worlds made of plain Python and numpy state. Not in: worker
-processes, pixels.
+into the data. In: Discrete, MultiDiscrete, MultiBinary and Box actions. Not in: how observations become rows
+(spaces.py), masks of actions (masks.py), how a world is saved (saving.py), Atari's games (atari.py), processes
+(workers.py).
 """
 
 from __future__ import annotations
 
 import warnings
-from copy import deepcopy
-from types import BuiltinFunctionType, FunctionType
 from typing import Any, final
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces.utils import flatdim, flatten
 from numpy.typing import NDArray
 from torch import Tensor
 
 from onepolicy.batch import EnvStep
+from onepolicy.envs import atari
 from onepolicy.envs.masks import Masks, features_of, find_masks
-from onepolicy.envs.vector import ActionSpace, Box, Discrete, MultiDiscrete
+from onepolicy.envs.saving import restore, snapshot
+from onepolicy.envs.spaces import Rows
+from onepolicy.envs.vector import ActionSpace, Box, Discrete, MultiDiscrete, WorldOptions
 from onepolicy.errors import ConfigError, DataError, nearest
 
-PLAIN = (bool, int, float, str, type(None), np.ndarray, np.generic)
-UNCHANGING = (gymnasium.Space, EnvSpec, type, FunctionType, BuiltinFunctionType)
-"""Attributes of a world that describe it and do not change while it runs."""
 Several = gymnasium.spaces.MultiDiscrete | gymnasium.spaces.MultiBinary
 
 
@@ -39,22 +35,34 @@ class GymEnv:
 
     Observations are flattened to [N, D] float32, as gymnasium.spaces.flatten does: a Box row by row, MultiBinary as 0
     and 1, Discrete one-hot, MultiDiscrete one-hot for each choice in turn, a Tuple's parts in their order, a Dict's in
-    the order of the space's keys, which gymnasium sorts unless they came as an OrderedDict. Where the world says which
+    the order of the space's keys, which gymnasium sorts unless they came as an OrderedDict; with images among them, to
+    rows of bytes (spaces.py). Where the world says which
     actions are legal, D counts these numbers too, at the end of each row. Several discrete choices at once
     (MultiDiscrete, MultiBinary) are a row of numbers from 0, wherever the space starts. Box actions are flattened to
     [N, dim] and clipped to their bounds here, at the world: the policy and its log-probability know nothing of it.
-    steps: of each copy since it was made.
+    steps: of each copy since it was made. first: the number of the first copy among those of all processes, for errors.
+    training: of Atari's games.
     Raises: ConfigError for an unknown id, a missing package, a space that cannot be acted in or has no fixed length;
     DataError for whatever a copy raises and for a mask without a legal action, naming the copy and its step.
     """
 
-    def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
-        self.env_id, self.num_envs = env_id, num_envs
-        self.envs = [_open(env_id) for _ in range(num_envs)]
-        first = self.envs[0]
-        self.actions = _action_space(env_id, first)
-        self.obs_space = features_of(first.observation_space, self.actions)
-        self._features = _obs_dim(env_id, self.obs_space)
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        seed: int,
+        options: WorldOptions | None = None,
+        *,
+        training: bool = False,
+        first: int = 0,
+    ) -> None:
+        self.env_id, self.num_envs, self.first = env_id, num_envs, first
+        options = options or WorldOptions()
+        self.envs = [_open(env_id, options, training) for _ in range(num_envs)]
+        self.actions = _action_space(env_id, self.envs[0])
+        space = features_of(self.envs[0].observation_space, self.actions)
+        self.rows = Rows(env_id, space, flat=options.flat)
+        self.layout = self.rows.layout
         self._masks: Masks | None = None
         self.restarts = self.steps = 0
         self._obs = self._begin(seed, first=True)
@@ -62,7 +70,7 @@ class GymEnv:
 
     @property
     def obs(self) -> Tensor:
-        """What to act on next, [N, D] float32."""
+        """What to act on next, [N, D] float32 or uint8."""
         return torch.from_numpy(self._obs.copy())
 
     def reset(self, seed: int) -> Tensor:
@@ -100,7 +108,7 @@ class GymEnv:
         state: dict[str, Any] = {name: getattr(self, name) for name in ("seed", "restarts", "steps")}
         state["obs"] = self._obs.copy()
         try:
-            return state | {"obstacle": None, "layers": [_snapshot(env) for env in self.envs]}
+            return state | {"obstacle": None, "layers": [snapshot(env) for env in self.envs]}
         except TypeError as error:
             return state | {"obstacle": str(error), "layers": None}
 
@@ -115,7 +123,7 @@ class GymEnv:
         if state["obstacle"] is None:
             self.reset(state["seed"])
             for env, layers in zip(self.envs, state["layers"], strict=True):
-                _restore(env, layers)
+                restore(env, layers)
             self.seed, self._obs = state["seed"], state["obs"].copy()
             return
         warnings.warn(
@@ -128,7 +136,7 @@ class GymEnv:
         self.reset(state["seed"] + self.restarts * self.num_envs)
         self.seed = state["seed"]
 
-    def _begin(self, seed: int, *, first: bool = False) -> NDArray[np.float32]:
+    def _begin(self, seed: int, *, first: bool = False) -> NDArray[Any]:
         """New episodes; their first rows. The world's very first reset shows where its masks are."""
         self.seed = seed
         rows = []
@@ -143,16 +151,18 @@ class GymEnv:
                 raise DataError(self._blame(f"at its reset with seed {seed + i}", i, error)) from error
         return np.stack(rows)
 
-    def _row(self, env: Any, seen: Any, info: Any, *, acted_on: bool = True) -> NDArray[np.float32]:
+    def _row(self, env: Any, seen: Any, info: Any, *, acted_on: bool = True) -> NDArray[Any]:
         """An observation [D], followed by its mask of actions; acted_on: a legal one is needed."""
-        flat = np.asarray(flatten(self.obs_space, seen), dtype=np.float32).reshape(self._features)
+        flat = self.rows.of(seen)
         if self._masks is None:
             return flat
-        return np.concatenate([flat, self._masks.read(env, seen, info, acted_on=acted_on)])
+        return np.concatenate([flat, self._masks.read(env, seen, info, acted_on=acted_on).astype(flat.dtype)])
 
     def _blame(self, when: str, copy: int, error: Exception) -> str:
         what = "gave a bad action mask" if isinstance(error, DataError) else f"raised {type(error).__name__}"
-        return f"{self.env_id} {what} in world {copy} {when}: {error}. Look for the cause in the environment."
+        return (
+            f"{self.env_id} {what} in world {self.first + copy} {when}: {error}. Look for the cause in the environment."
+        )
 
     def _native(self, action: Tensor) -> list[Any]:
         """The actions as gymnasium wants them."""
@@ -175,8 +185,10 @@ class GymEnv:
         return list((rows.reshape(self.num_envs, *space.shape) + start).astype(space.dtype))
 
 
-def _open(env_id: str) -> Any:
+def _open(env_id: str, options: WorldOptions, training: bool) -> Any:
     """One copy. Raises ConfigError naming the nearest id, or the package to install."""
+    if env_id.startswith(atari.PREFIX):
+        return atari.game(env_id, options.atari, training=training)
     try:
         return gymnasium.make(env_id, disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -187,15 +199,6 @@ def _open(env_id: str) -> Any:
         raise ConfigError(f"env is {env_id!r}, which gymnasium does not know. {hint}") from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(f"env is {env_id!r}, which gymnasium cannot make: {error}") from error
-
-
-def _obs_dim(env_id: str, space: Any) -> int:
-    try:
-        return int(flatdim(space))
-    except (NotImplementedError, ValueError) as error:
-        raise ConfigError(
-            f"{env_id} observes {space}, which has no fixed length. Wrap it so that it observes a Box."
-        ) from error
 
 
 def _action_space(env_id: str, env: Any) -> ActionSpace:
@@ -212,50 +215,3 @@ def _action_space(env_id: str, env: Any) -> ActionSpace:
     if isinstance(space, gymnasium.spaces.MultiBinary):
         return MultiDiscrete((2,) * int(np.prod(space.shape)))
     return MultiDiscrete(tuple(space.nvec.ravel().tolist()))
-
-
-def _layers(env: Any) -> list[Any]:
-    """The world's wrappers from the outside in, and the world."""
-    found = [env]
-    while found[-1] is not env.unwrapped:
-        found.append(found[-1].env)
-    return found
-
-
-def _snapshot(env: Any) -> list[dict[str, Any]]:
-    """The changing attributes of each layer. Raises TypeError naming one that is no plain value."""
-    return [
-        {name: saved for name, value in vars(layer).items() if (saved := _plain(layer, name, value)) is not _FIXED}
-        for layer in _layers(env)
-    ]
-
-
-def _restore(env: Any, layers: list[dict[str, Any]]) -> None:
-    for layer, saved in zip(_layers(env), layers, strict=True):
-        for name, value in saved.items():
-            if isinstance(value, dict) and "bit_generator" in value:
-                getattr(layer, name).bit_generator.state = value
-            else:
-                setattr(layer, name, deepcopy(value))
-
-
-_FIXED = object()
-
-
-def _plain(layer: Any, name: str, value: Any) -> Any:
-    """An attribute as a checkpoint holds it; _FIXED for what never changes."""
-    if isinstance(value, UNCHANGING) or value is getattr(layer, "env", _FIXED):
-        return _FIXED
-    if isinstance(value, np.random.Generator):
-        return value.bit_generator.state
-    if _is_plain(value):
-        return deepcopy(value)
-    raise TypeError(f"its {type(layer).__name__}.{name} is a {type(value).__name__}, not numbers or text")
-
-
-def _is_plain(value: Any) -> bool:
-    if type(value) in (tuple, list):
-        return all(map(_is_plain, value))
-    if type(value) is dict:
-        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
-    return isinstance(value, PLAIN)

@@ -18,6 +18,7 @@ from torch import Tensor
 from onepolicy.batch import EnvStep
 from onepolicy.core.check import fraction
 from onepolicy.envs.vector import ControlEnv
+from onepolicy.errors import ConfigError
 
 CLIP = 10.0
 """Scaled observations and rewards are held within +-CLIP."""
@@ -89,6 +90,11 @@ class Normalised:
         fraction("gamma", gamma)
         self.env, self.gamma = env, gamma
         self.num_envs, self.env_id, self.obs_dim, self.actions = env.num_envs, env.env_id, env.obs_dim, env.actions
+        self.layout = env.layout
+        if obs and env.layout is not None:
+            raise ConfigError(
+                f"norm_obs is on in {env.env_id}, which shows images; the network scales them. Turn norm_obs off."
+            )
         self.obs_moments = Moments(env.obs_dim) if obs else None
         self.return_moments = Moments(1) if reward else None
         self._returns = np.zeros(env.num_envs)

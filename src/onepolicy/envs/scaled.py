@@ -42,7 +42,7 @@ class Scaled:
         low, high = bounds(env)
         self._env, self._middle, self._half = env, (low + high) / 2, (high - low) / 2
         self.actions: ActionSpace = Box((-1.0,) * len(low), (1.0,) * len(low))
-        self.env_id, self.obs_dim, self.num_envs = env.env_id, env.obs_dim, env.num_envs
+        self.env_id, self.obs_dim, self.num_envs, self.layout = env.env_id, env.obs_dim, env.num_envs, env.layout
 
     @property
     def obs(self) -> Tensor:

@@ -1,17 +1,19 @@
 """Worlds stepped N at a time: what they promise, what their actions are, and how to get one by name.
 
-In: the seam every control algorithm acts through, the kinds of action, `make`. Not in: any world. Batched ones are in
-classic.py, everything gymnasium knows comes through gym.py.
+In: the seam every control algorithm acts through, the kinds of action, how a world is asked for, `make`. Not in: any
+world. Batched ones are in classic.py, everything gymnasium knows comes through gym.py, in processes of its own by
+workers.py; frames.py stacks what is seen.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from onepolicy.batch import VectorEnv
+from onepolicy.batch import Layout, VectorEnv
+from onepolicy.core.check import fraction
 from onepolicy.errors import ConfigError
 
 
@@ -76,12 +78,59 @@ class Box:
 ActionSpace = Discrete | MultiDiscrete | Box
 
 
+@dataclass(frozen=True)
+class AtariOptions:
+    """How Atari's games (`ALE/Pong-v5`) are played; on the command line `--world.atari.sticky 0`."""
+
+    sticky: float = 0.25
+    """Chance that the console repeats the last action, whatever was chosen; Mnih et al. 2015 have 0."""
+    noop_max: int = 30
+    """A game begins with up to so many steps of doing nothing; 0 for none."""
+    frame_skip: int = 4
+    """Frames that an action is held for; the greater of the last two is seen, pixel by pixel."""
+    screen: int = 84
+    """Height and width of what is seen, in grey."""
+    episodic_life: bool = True
+    """In training a lost life ends the episode, and the game goes on in the next."""
+    clip_reward: bool = True
+    """In training only the sign of a reward counts."""
+    fire_reset: bool = True
+    """FIRE is pressed at the start of a game and of a life, in the games that wait for it."""
+
+    def __post_init__(self) -> None:
+        fraction("sticky", self.sticky)
+        if self.noop_max < 0 or self.frame_skip < 1 or self.screen < 1:
+            raise ConfigError(f"{self}: noop_max is at least 0, frame_skip and screen are at least 1.")
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """How a world is played and seen; on the command line `--world.frame-stack 4`."""
+
+    workers: int = 0
+    """Processes that share the worlds; 0 plays them in this one."""
+    frame_stack: int = 1
+    """Last observations that are seen as one; an episode's first is repeated."""
+    flat: bool = False
+    """Images are seen as plain vectors of numbers."""
+    atari: AtariOptions = field(default_factory=AtariOptions)
+    """Atari: skipped frames, lives, sticky actions."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.frame_stack < 1:
+            raise ConfigError(
+                f"workers is {self.workers} and frame_stack {self.frame_stack}; workers are counted from 0, a stack "
+                "has at least the newest observation. Set workers >= 0 and frame_stack >= 1."
+            )
+
+
 class ControlEnv(VectorEnv, Protocol):
-    """A `batch.VectorEnv` whose observations are vectors and whose state can be saved between steps.
+    """A `batch.VectorEnv` whose observations are rows of numbers and whose state can be saved between steps.
 
     env_id: its name. obs_dim: length D of an observation, its mask of actions included (`actions.bits` numbers at the
-    end). actions: what may be done in it. An action tensor is [N] int64 for Discrete, [N, choices] int64 for
-    MultiDiscrete, [N, dim] float32 for Box. `reset` makes everything that follows a function of its seed.
+    end). layout: where rows are of bytes, the images in them; None for float32 numbers. actions: what may be done in
+    it. An action tensor is [N] int64 for Discrete, [N, choices] int64 for MultiDiscrete, [N, dim] float32 for Box.
+    `reset` makes everything that follows a function of its seed.
     """
 
     @property
@@ -91,11 +140,14 @@ class ControlEnv(VectorEnv, Protocol):
     def obs_dim(self) -> int: ...
 
     @property
+    def layout(self) -> Layout | None: ...
+
+    @property
     def actions(self) -> ActionSpace: ...
 
     @property
     def obs(self) -> Tensor:
-        """What to act on next, [N, D] float32."""
+        """What to act on next, [N, D] float32, or uint8 where there is a layout."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -103,19 +155,39 @@ class ControlEnv(VectorEnv, Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def make(env_id: str, num_envs: int, seed: int) -> ControlEnv:
+def make(
+    env_id: str, num_envs: int, seed: int, options: WorldOptions | None = None, *, training: bool = False
+) -> ControlEnv:
     """`num_envs` copies of the world `env_id`, just reset; copy i has the seed `seed + i`.
 
     env_id: one of ours (batched, many times faster: benchmarks/worlds.py), else whatever gymnasium has registered.
+    training: a world to learn in, where Atari's rewards are clipped and its lives are episodes, if so asked for.
     Raises: ConfigError for an unknown id (offering the nearest), a missing extra package, a space we cannot act in,
     or fewer than one copy.
     """
     if num_envs < 1:
         raise ConfigError(f"num_envs is {num_envs}; a world needs at least 1 copy. Set num_envs >= 1.")
+    from onepolicy.envs.atari import PREFIX, Signed
+    from onepolicy.envs.frames import FrameStack
+
+    options = options or WorldOptions()
+    env = _plain(env_id, num_envs, seed, options, training)
+    if training and options.atari.clip_reward and env_id.startswith(PREFIX):
+        env = Signed(env)
+    return env if options.frame_stack == 1 else FrameStack(env, options.frame_stack)
+
+
+def _plain(env_id: str, num_envs: int, seed: int, options: WorldOptions, training: bool) -> ControlEnv:
+    """The world before its observations are stacked."""
     from onepolicy.envs.batched import Batched
     from onepolicy.envs.classic import WORLDS, dynamics_of
     from onepolicy.envs.gym import GymEnv
 
     if env_id in WORLDS:
+        if options.workers:
+            raise ConfigError(
+                f"workers is {options.workers}; all copies of {env_id} are one batch in this process, many times "
+                "faster than workers. Set workers to 0."
+            )
         return Batched(dynamics_of(env_id), num_envs, seed)
-    return GymEnv(env_id, num_envs, seed)
+    return GymEnv(env_id, num_envs, seed, options, training=training)
