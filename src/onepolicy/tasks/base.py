@@ -57,6 +57,7 @@ TASKS: dict[str, str] = {
     "countdown": "onepolicy.tasks.countdown:load",
     "gsm8k": "onepolicy.tasks.gsm8k:load",
     "gsm8k-steps": "onepolicy.tasks.gsm8k_steps:load",
+    "letters": "onepolicy.tasks.letters:load",
 }
 """Task sets by name: `module:function`, called with the split and its own options."""
 
