@@ -104,9 +104,7 @@ def _eval(argv: list[str]) -> None:
     from onepolicy.recipes import evaluate
     from onepolicy.run.config import parse_args
 
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model", *argv]
-    argv = ["--k" if word == "-k" else word for word in argv]
+    argv = evaluate.arguments(argv)
     config = parse_args(evaluate.Config, {}, argv, prog="onepolicy eval")
     print(evaluate.main(config).text)
 
@@ -255,7 +253,11 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {
     "train": (_train, "train ALGORITHM [--preset NAME] [--field value ...]", "train anything that acts"),
     "plan": (_plan, "plan WORLD [--method NAME] [--discount D]", "solve a finite world exactly, with certified bounds"),
     "bandit": (_bandit, "bandit [--arms MEANS] [--agents NAMES]", "bandit agents side by side: reward, regret"),
-    "eval": (_eval, "eval RUN|MODEL [--tasks NAMES] [-k 16]", "held-out accuracy of a language model"),
+    "eval": (
+        _eval,
+        "eval MODEL [OTHER] [--tasks NAMES] [-k 16]",
+        "a language model on benchmarks, or two side by side",
+    ),
     "resume": (_resume, "resume RUN", "continue a run exactly where it stopped"),
     "plot": (
         _plot,

@@ -20,15 +20,14 @@ from onepolicy.evaluation.attempts import (
     AnswerOf,
     Attempt,
     Decode,
-    Grade,
     Render,
     Sheet,
     answer_text,
-    grade_one_by_one,
     make_attempts,
 )
 from onepolicy.evaluation.passk import most_voted, pass_hat_k
 from onepolicy.evaluation.stats import Interval, bootstrap_interval, maj_at_k, pass_at_k, wilson_interval
+from onepolicy.tasks.verdicts import Scorer, verify_each
 from onepolicy.types import Generator, Metrics, Sampling, Task
 
 __all__ = ["AccuracyReport", "Outcome", "Rates", "answer_text", "evaluate_tasks", "powers_of_two", "summarise"]
@@ -146,7 +145,7 @@ def evaluate_tasks(
     seed: int = 0,
     keep: int = 50,
     answer_of: AnswerOf | None = None,
-    grade: Grade = grade_one_by_one,
+    scorer: Scorer = verify_each,
 ) -> AccuracyReport:
     """Greedy accuracy and, for k > 0, avg@k, pass@j, pass^j and maj@j for j = 1, 2, 4, … up to k and k itself.
 
@@ -157,7 +156,7 @@ def evaluate_tasks(
     if not problems:
         raise ConfigError("There are no tasks to evaluate; give at least one.")
     attempts = make_attempts(
-        generator, problems, render, decode, sampling=sampling, k=k, seed=seed, answer_of=answer_of, grade=grade
+        generator, problems, render, decode, sampling=sampling, k=k, seed=seed, answer_of=answer_of, scorer=scorer
     )
     return summarise(problems, attempts, k=k, keep=keep)
 

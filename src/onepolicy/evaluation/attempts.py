@@ -16,13 +16,12 @@ from onepolicy.errors import ConfigError, DataError
 from onepolicy.run.seeding import derive_seed
 from onepolicy.tasks.expressions import number_text, read_number
 from onepolicy.tasks.rewards import TAGGED, AnswerVerifier
-from onepolicy.types import Generator, Sampling, Score, Task
+from onepolicy.tasks.verdicts import Scorer, verify_each
+from onepolicy.types import Generator, Sampling, Task
 
 Render = Callable[[Task], list[int]]
 Decode = Callable[[Sequence[int]], str]
 AnswerOf = Callable[[Task, str], str | None]
-Grade = Callable[[Sequence[tuple[Task, str]]], list[Score]]
-"""Scores of (task, completion's text) pairs, in order."""
 Mode = Literal["greedy", "sampled"]
 State = Literal["judged", "invalid", "skipped"]
 
@@ -109,11 +108,6 @@ def attempt_of(record: Mapping[str, Any]) -> Attempt:
         raise DataError(f"a line of samples has no field {error}; it was not written by an evaluation.") from error
 
 
-def grade_one_by_one(pairs: Sequence[tuple[Task, str]]) -> list[Score]:
-    """Each completion judged by its task's own verifier, in this process."""
-    return [task.verifier(task, text) for task, text in pairs]
-
-
 def make_attempts(
     generator: Generator,
     tasks: Sequence[Task],
@@ -124,13 +118,14 @@ def make_attempts(
     k: int = 0,
     seed: int = 0,
     answer_of: AnswerOf | None = None,
-    grade: Grade = grade_one_by_one,
+    scorer: Scorer = verify_each,
 ) -> list[Attempt]:
     """One greedy attempt at every task and then, for k > 0, k sampled ones: ordered by mode, task, sample.
 
     render(task): the prompt's token ids. decode(tokens): the completion's text. sampling: of the k samples; the greedy
     attempt takes its max_tokens and stops. seed: each problem's sampling seed derives from it and the task's id, so
     order and batching change nothing. answer_of: (task, text) -> the answer as it votes; `answer_text` if not given.
+    scorer: judges (task, text) pairs, in order.
 
     Raises: ConfigError for k samples at temperature 0, which would all be equal.
     """
@@ -145,7 +140,7 @@ def make_attempts(
     for mode, n, how in wanted[: 2 if k > 0 else 1]:
         completions = generator.generate(prompts, n, how, seeds)
         flat = [(task, c, decode(c.tokens)) for task, row in zip(tasks, completions, strict=True) for c in row]
-        scores = grade([(task, text) for task, _, text in flat])
+        scores = scorer([(task, text) for task, _, text in flat])
         for place, ((task, completion, text), score) in enumerate(zip(flat, scores, strict=True)):
             found.append(
                 Attempt(

@@ -1,27 +1,42 @@
-"""Evaluation of a language model on task sets: one table, one JSON file, samples kept."""
+"""Language models on benchmarks: greedy and sampled, in pairs, killed and continued, every sample kept."""
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from onepolicy.data.chat_template import check_stable
 from onepolicy.errors import ConfigError
-from onepolicy.evaluation.accuracy import AccuracyReport, evaluate_tasks
+from onepolicy.evaluation.accuracy import AccuracyReport, proportion, summarise
+from onepolicy.evaluation.attempts import attempt_of, make_attempts
+from onepolicy.evaluation.choice import NORMS
+from onepolicy.evaluation.contamination import DEFAULT_N, Contamination, contamination, training_rows
+from onepolicy.recipes.evaluate_book import (
+    HEADER,
+    Book,
+    problems_fingerprint,
+    read_problems,
+    weights_fingerprint,
+)
+from onepolicy.recipes.evaluate_choice import likelihoods
+from onepolicy.recipes.evaluate_report import Result, against, comparison_text, scores_of, write
+from onepolicy.recipes.evaluate_sets import Asked, Prompt, ask, find_file, held_out, question
 from onepolicy.recipes.language import Language, is_run, language_of
 from onepolicy.recipes.loop import require_count, require_positive
 from onepolicy.recipes.options import Machine, ProblemOptions
-from onepolicy.recipes.textual import Problems, instructed, that_fit
-from onepolicy.run.files import replace_object
-from onepolicy.run.progress import progress
+from onepolicy.recipes.textual import MADE, Problems, instructed
+from onepolicy.run.progress import Bar, progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
-from onepolicy.types import Metrics, Sampling
+from onepolicy.run.seeding import derive_seed
+from onepolicy.types import Generator, Metrics, Sampling
+
+MADE_SIZE = 512
+"""Problems of a set that makes its own, when no number is given."""
 
 
 @dataclass(frozen=True)
@@ -35,54 +50,116 @@ class Config:
     level: int | None = None
     """Difficulty of a task set that makes its own problems; None for that which the run was trained on, or 4."""
     data: str = ""
-    """gsm8k-steps: training file, whose problems are taken out of the held-out set."""
+    """Training rows of the set: few-shot examples come from them; gsm8k-steps takes their problems out of its exam."""
     eval_data: str = ""
     """Held-out file of a task set that reads one."""
+    data_dir: str = ""
+    """Directory with a folder for each benchmark (math500/test.jsonl, gsm8k/test.jsonl and train.jsonl, …)."""
     k: int = 0
     """Sampled completions a problem, for avg@k, pass@k and maj@k; 0 is greedy only."""
-    size: int = 512
-    """Problems of each set at most."""
-    max_tokens: int = 256
-    """Longest completion, tokens."""
-    temperature: float = 1.0
-    """Of the sampled completions."""
+    at: str = ""
+    """Numbers j of samples for pass@j and maj@j, separated by commas; empty for 1, 2, 4, … up to k."""
+    size: int | None = None
+    """Problems of each set at most; None for all of a benchmark, 512 of a set that makes its own."""
+    max_tokens: int = 4096
+    """Longest completion, tokens; cut to the room in the model's context. DeepSeek-R1 was given 32,768."""
+    temperature: float = 0.6
+    """Of the sampled completions (DeepSeek-R1's)."""
+    top_p: float = 0.95
+    """Of the sampled completions (DeepSeek-R1's); 1 keeps every token."""
     seed: int = 0
     """Seed of the sampled completions."""
+    prompt: Prompt = "auto"
+    """chat: through the tokenizer's template. plain: as text, for models that know no chat. auto: chat where it can."""
+    shots: int = 0
+    """Worked examples before each question, the same for all seeds."""
+    read: str = ""
+    """How answers are marked, where a set can read several ways; empty for the set's own, and for plain gsm8k hash."""
+    choice: Literal["letter", "likelihood", "both"] = "both"
+    """Multiple choice: a written letter, the most probable answer (acc, acc_norm), or both."""
+    against: str = ""
+    """A second model, or the directory of a finished evaluation, to compare with problem by problem."""
+    contamination: str = ""
+    """Training file in which the problems are looked for."""
+    ngram: int = DEFAULT_N
+    """Words in a row that count as a copy; 13 as in GPT-3, 8 finds more."""
     out: str = ""
-    """Directory for report.json and samples.jsonl; empty writes none."""
+    """Directory for the report and every sample; a second call with the same settings goes on. Empty writes none."""
     problems: ProblemOptions = field(default_factory=ProblemOptions)
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
         require_positive(self, "size", "max_tokens")
-        require_count(self, "k")
+        require_count(self, "k", "shots")
+        if self.k > 0 and self.temperature == 0:
+            raise ConfigError(f"k is {self.k} at temperature 0: all samples would be equal. Set temperature > 0.")
+        if wrong := [j for j in self.numbers if not 1 <= j <= self.k]:
+            raise ConfigError(f"at names {wrong[0]}, but there are {self.k} samples a problem; ask for 1 to {self.k}.")
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers in `at`."""
+        try:
+            return tuple(sorted({int(word) for word in self.at.split(",") if word.strip()}))
+        except ValueError:
+            raise ConfigError(f"at is {self.at!r}; give whole numbers separated by commas, such as 1,8,64.") from None
+
+    @property
+    def names(self) -> list[str]:
+        """The task sets."""
+        return list(dict.fromkeys(name.strip() for name in self.tasks.split(",") if name.strip()))
 
 
 def main(config: Config) -> Report:
-    """Evaluate on every task set in turn.
+    """Evaluate on every task set in turn, and against a second model or report if one is named.
 
-    Raises: ConfigError for no model or an unknown task set.
+    Raises: ConfigError for no model, an unknown task set, or a directory that holds another evaluation.
     """
     if not config.model:
         raise ConfigError("no model was named; give a run directory, a Hugging Face directory or a hub id.")
-    names = [name.strip() for name in config.tasks.split(",") if name.strip()]
-    if not names:
+    if not config.names:
         raise ConfigError(f"tasks is {config.tasks!r}; give at least one task set, see: onepolicy list.")
     torch.set_num_threads(config.machine.threads)
-    language = language_of(config.model)
-    language.model.to(config.machine.device)
-    reports: dict[str, AccuracyReport] = {}
-    with progress(len(names), "evaluation") as bar:
-        for name in names:
-            reports[name] = _one(config, name, language)
-            bar.advance(1)
-    text = "\n\n".join(f"{name}\n{report.table()}" for name, report in reports.items())
+    language, settings, results = _evaluate(config)
+    pairs = against(results, _other(config)) if config.against else []
     metrics: Metrics = {}
-    for name, report in reports.items():
-        metrics |= {f"{name}/{key.removeprefix('eval/')}": value for key, value in report.metrics().items()}
+    for result in results:
+        metrics |= result.metrics()
+    for pair in pairs:
+        place, _, measure = pair.name.partition(" ")
+        metrics |= {f"{place}/{measure}_difference": pair.difference.value, f"{place}/{measure}_p": pair.p}
+    parts = [result.text() for result in results]
+    parts += [comparison_text(pairs, config.against)] if pairs else []
     if config.out:
-        _write(Path(config.out), config, reports, metrics)
-    return Report(Path(config.out), metrics, language, text)
+        write(Path(config.out), config.model, settings, results, pairs, config.against)
+        parts.append(f"Report and samples are in {config.out}")
+    return Report(Path(config.out), metrics, language, "\n\n".join(parts))
+
+
+def arguments(argv: Sequence[str]) -> list[str]:
+    """A command line with its short forms written out: up to two models before the fields, -k, --limit.
+
+    Without --out a directory below runs/ is named after the model and the rest of the line, so that the same line again
+    goes on where it was killed.
+
+    >>> arguments(["a", "b", "-k", "8", "--limit=5", "--out", "x"])
+    ['--model', 'a', '--against', 'b', '--k', '8', '--size=5', '--out', 'x']
+    """
+    short = {"-k": "--k", "--limit": "--size"}
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    if len(words) > 2:
+        raise ConfigError(
+            f"eval takes one model or two, got {len(words)}: onepolicy eval MODEL [OTHER] [--field value]."
+        )
+    named = [part for flag, word in zip(("--model", "--against"), words) for part in (flag, word)]
+    rest = []
+    for word in argv[len(words) :]:
+        flag, equals, value = word.partition("=")
+        rest.append(short.get(flag, flag) + equals + value)
+    line = [*named, *rest]
+    if words and not any(word.partition("=")[0] in ("--out", "-h", "--help") for word in line):
+        line += ["--out", f"runs/eval-{Path(words[0]).name}-{derive_seed(*line) % 16**6:06x}"]
+    return line
 
 
 def tasks_of(config: Config, name: str) -> Problems:
@@ -91,27 +168,112 @@ def tasks_of(config: Config, name: str) -> Problems:
         tasks=name,
         level=_level(config, name),
         data=config.data,
-        eval_data=config.eval_data,
-        eval_size=config.size,
+        eval_data=config.eval_data or (find_file(config.data_dir, name, "test") if config.data_dir else ""),
+        eval_size=config.size or MADE_SIZE,
         seed=config.seed,
         instructed=_instructed(config),
         options=config.problems,
     )
 
 
-def _one(config: Config, name: str, language: Language) -> AccuracyReport:
-    tasks = that_fit(tasks_of(config, name).held_out(), language, config.problems.bad_rows)
-    first = tasks.tasks[0]
-    check_stable(language.tokenizer, 1, question=first.messages[-1].content, answers=(first.answer,))
-    return evaluate_tasks(
-        language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None),
-        tasks.tasks,
-        language.render,
-        language.decode,
-        k=config.k,
-        sampling=Sampling(config.max_tokens, config.temperature),
-        seed=config.seed,
-    )
+def _evaluate(config: Config) -> tuple[Language, dict[str, Any], list[Result]]:
+    """The model, what decides its attempts, and the results."""
+    language = language_of(config.model)
+    language.model.to(config.machine.device)
+    sets = [_asked(config, name, language) for name in config.names]
+    settings = _settings(config, language, sets)
+    batch = max(1, 2 * config.machine.slots // max(1, config.k))
+    book = Book(Path(config.out) if config.out else None, settings, batch)
+    generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
+    results = []
+    for asked in sets:
+        with progress(len(asked.tasks) * (1 + config.k), f"evaluation, {asked.name}") as bar:
+            results.append(_one(config, asked, language, generator, book, bar))
+    book.close()
+    return language, settings, results
+
+
+def _asked(config: Config, name: str, language: Language) -> Asked:
+    plain = config.prompt == "plain" or (config.prompt == "auto" and language.tokenizer.chat_template is None)
+    read = config.read or ("hash" if plain and name == "gsm8k" else "")
+    size = config.size if name not in MADE else config.size or MADE_SIZE
+    tasks = held_out(tasks_of(config, name), read=read if name == "gsm8k" or config.read else "", size=size)
+    train = config.data or (find_file(config.data_dir, name, "train") if config.data_dir else "")
+    policy = config.problems.bad_rows
+    return ask(name, tasks, language, prompt=config.prompt, shots=config.shots, train=train, policy=policy)
+
+
+def _one(config: Config, asked: Asked, language: Language, generator: Generator, book: Book, bar: Bar) -> Result:
+    choices = all("choices" in task.meta for task in asked.tasks)
+    report: AccuracyReport | None = None
+    if not choices or config.choice != "likelihood":
+        report = _attempts(config, asked, generator, book, bar)
+    picks: dict[str, dict[str, float]] = {}
+    if choices and config.choice != "letter":
+        picks = likelihoods(asked, language, book, device=config.machine.device, budget=config.machine.micro_tokens)
+    means = {norm: proportion(torch.tensor(list(picks[norm].values())).double().numpy()) for norm in NORMS if picks}
+    how = {"prompt": asked.prompt, "shots": asked.shots, "answers": asked.tasks.form.name}
+    overlap = _overlap(config, asked) if config.contamination else None
+    return Result(asked.name, len(asked.tasks), how, report, means, picks, overlap, asked.tasks.dropped)
+
+
+def _attempts(config: Config, asked: Asked, generator: Generator, book: Book, bar: Bar) -> AccuracyReport:
+    """The attempts at a set, batch by batch: read where the book has them, made and written where not."""
+    sampling = Sampling(config.max_tokens, config.temperature, top_p=config.top_p, stop=asked.stop)
+    tasks, found, right = asked.tasks.tasks, [], 0.0
+    for start in range(0, len(tasks), book.batch):
+        batch = tasks[start : start + book.batch]
+        lines = book.take(asked.name, [task.id for task in batch], 1 + config.k)
+        if lines is None:
+            made = make_attempts(
+                generator, batch, asked.render, asked.decode, sampling=sampling, k=config.k, seed=config.seed
+            )
+            by_id = {task.id: task for task in batch}
+            lines = [{"tasks": asked.name, **attempt.record(by_id[attempt.task])} for attempt in made]
+            book.add(lines)
+        found += [attempt_of(line) for line in lines]
+        right += sum(line["correct"] or 0.0 for line in lines)
+        bar.advance(len(lines), right=right / len(found))
+    return summarise(tasks, found, k=config.k, keep=0, at=config.numbers)
+
+
+def _overlap(config: Config, asked: Asked) -> Contamination:
+    problems = {task.id: question(task) for task in asked.tasks}
+    return contamination(problems, training_rows(config.contamination), n=config.ngram)
+
+
+def _settings(config: Config, language: Language, sets: Sequence[Asked]) -> dict[str, Any]:
+    """What decides the attempts, in JSON: the same settings give the same samples."""
+    names = ("k", "max_tokens", "temperature", "top_p", "seed", "choice")
+    return {
+        "weights": weights_fingerprint(language.model),
+        **{name: getattr(config, name) for name in names},
+        "precision": config.machine.precision,
+        "tasks": {
+            asked.name: {
+                "problems": len(asked.tasks),
+                "prompt": asked.prompt,
+                "shots": asked.shots,
+                "answers": asked.tasks.form.name,
+                "stop": list(asked.stop),
+                "sha256": problems_fingerprint(asked.tasks, map(asked.render, asked.tasks)),
+            }
+            for asked in sets
+        },
+    }
+
+
+def _other(config: Config) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+    """The scores of what is compared with: read from a finished evaluation, or those of a second model, made now."""
+    place = Path(config.against)
+    if (place / HEADER).is_file():
+        return scores_of(read_problems(place))
+    out = str(Path(config.out) / "against") if config.out else ""
+    second = replace(config, model=config.against, against="", contamination="", out=out)
+    _, settings, results = _evaluate(second)
+    if out:
+        write(Path(out), config.against, settings, results, [], "")
+    return {result.name: result.scores() for result in results}
 
 
 def _trained(config: Config) -> dict[str, Any] | None:
@@ -134,12 +296,3 @@ def _instructed(config: Config) -> bool:
     if asked is None and trained:
         return instructed(trained["model"], trained["problems"].get("instructions"))
     return instructed(config.model, asked)
-
-
-def _write(directory: Path, config: Config, reports: dict[str, AccuracyReport], metrics: Metrics) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-    result: dict[str, Any] = {"model": config.model, "k": config.k, "seed": config.seed, "metrics": known}
-    replace_object(directory / "report.json", result)
-    lines = [json.dumps({"tasks": name, **record}) for name, report in reports.items() for record in report.samples]
-    (directory / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
