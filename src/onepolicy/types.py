@@ -23,18 +23,41 @@ class Message:
     content: str
 
 
+CAUSES = ("time-out", "memory", "crash", "gold", "reward", "judge", "sandbox", "other")
+"""Why a completion could not be judged: the time or memory limit, a verifier that raised or died, a gold answer that
+cannot be read, a reward that is no finite number, a judging model or a sandbox that failed."""
+
+
 @dataclass(frozen=True)
 class Score:
-    """A verdict on one completion.
+    """A verdict on one completion, in one of three states.
 
-    value: reward, or None when it could not be judged (excluded from baselines and counted, never taken as 0).
-    parts: the reward's components by name, each a number or None.
-    error: why it could not be judged; None when it was judged.
+    judged: it has a value. invalid: the verifier failed, there is no value and `error` says why. skipped: the verifier
+    does not apply, there is neither. Both without a value are left out of baselines and counted apart, never taken
+    as 0.
+
+    value: reward, None where there is none. parts: the reward's components by name, each a number or None.
+    error: why it could not be judged, beginning with its cause and a colon (CAUSES); None in the other states.
     """
 
     value: float | None
     parts: Mapping[str, float | None] = field(default_factory=dict)
     error: str | None = None
+
+    @property
+    def state(self) -> Literal["judged", "invalid", "skipped"]:
+        """Which of the three it is."""
+        if self.value is not None:
+            return "judged"
+        return "skipped" if self.error is None else "invalid"
+
+    @property
+    def cause(self) -> str | None:
+        """Why it is invalid, one of CAUSES; "other" for words that begin with none of them, None if it is not."""
+        if self.state != "invalid" or self.error is None:
+            return None
+        word = self.error.partition(":")[0]
+        return word if word in CAUSES else "other"
 
 
 class Verifier(Protocol):

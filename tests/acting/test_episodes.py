@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -149,8 +150,26 @@ def test_metrics_by_hand():
         "rollout/staleness": pytest.approx((4 * 4 + 0 + 1) / 6),
         "rollout/correct": pytest.approx(2 / 5),
         "rollout/format": pytest.approx(2 / 4),
+        "reward/skipped": 0.0,
+        "reward/invalid_other": pytest.approx(1 / 6),
     }
     assert invalid_causes(episodes) == {"crashed": 1}
+
+
+def test_three_states_are_counted_apart():
+    """Of 8 completions 3 were judged, 2 skipped, 2 timed out, 1 had no memory: of the judged the mean is 1/3."""
+    scores = [Score(1.0), Score(0.0), Score(0.0), Score(None), Score(None)]
+    scores += [Score(None, {}, f"{cause}: …") for cause in ("time-out", "time-out", "memory")]
+    episodes = [replace(scored(0.0, 0), score=score) for score in scores]
+    metrics = rollout_metrics(episodes, version=0)
+    assert {name: value for name, value in metrics.items() if "reward/" in name or "score" in name} == {
+        "rollout/score": pytest.approx(1 / 3),
+        "rollout/score_invalid": 3 / 8,
+        "reward/skipped": 2 / 8,
+        "reward/invalid_time_out": 2 / 8,
+        "reward/invalid_memory": 1 / 8,
+    }
+    assert invalid_causes(episodes) == {"time-out: …": 2, "memory: …": 1}
 
 
 def test_a_batch_that_nobody_could_judge_has_no_score():

@@ -230,19 +230,20 @@ def test_a_reward_function_that_breaks_its_contract(name, tiny_grpo):
 
 @pytest.mark.parametrize("name", ["patchy", "picky"])
 def test_completions_that_cannot_be_judged_are_left_out_and_counted(name, tiny_grpo):
-    """None, NaN and infinity on three of twelve; or an exception on those with a plus. The rest trains."""
+    """None (skipped), NaN and infinity on three of twelve; or an exception on those with a plus. The rest trains."""
     report = grpo.main(tiny_grpo(reward=f"tiny_rewards:{name}", steps=2))
     lines = [line for line in read_lines(report.run_dir / "metrics.jsonl") if line["step"]]
     log = (report.run_dir / "log.txt").read_text()
     samples = [line for line in read_lines(report.run_dir / "samples.jsonl") if "task" in line and "exam" not in line]
     for line in lines:
-        invalid = line["rollout/score_invalid"]
+        invalid, skipped = line["rollout/score_invalid"], line["reward/skipped"]
         assert 0 < invalid < 1
-        assert line["rollout/trained"] == pytest.approx(1 - invalid)
-        assert invalid == 0.25 or name == "picky"
+        assert line["rollout/trained"] == pytest.approx(1 - invalid - skipped)
+        assert line["reward/invalid_" + ("reward" if name == "patchy" else "crash")] == invalid
+        assert name == "picky" or (invalid, skipped) == (pytest.approx(2 / 12), pytest.approx(1 / 12))
     assert any(sample["score"] is None and sample["error"] for sample in samples)
-    wanted = ("returned None", "returned nan", "returned inf") if name == "patchy" else ("raised ValueError: a plus",)
-    assert all(f"could not be judged: reward function {name} {words}" in log for words in wanted)
+    wanted = ("returned nan", "returned inf") if name == "patchy" else ("raised ValueError: a plus",)
+    assert all(f": reward function {name} {words}" in log for words in wanted)
 
 
 def no_room(*_, **__):

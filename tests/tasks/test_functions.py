@@ -79,12 +79,18 @@ def test_a_breach_of_the_form_is_an_error_that_names_the_function(value, message
 
 
 @pytest.mark.parametrize(
-    ("bad", "message"), [(None, "returned None"), (float("nan"), "nan"), (float("inf"), "inf"), (-np.inf, "-inf")]
+    ("bad", "message"), [(float("nan"), "returned nan"), (float("inf"), "returned inf"), (-np.inf, "returned -inf")]
 )
-def test_a_missing_or_infinite_reward_is_invalid_never_zero(bad, message):
+def test_an_infinite_reward_is_invalid_never_zero(bad, message):
     scores = returning([1.0, bad, 0.5]).batch(TASKS, TEXTS)
     assert [s.value for s in scores] == [1.0, None, 0.5]
+    assert (scores[1].state, scores[1].cause) == ("invalid", "reward")
     assert message in scores[1].error
+
+
+def test_none_says_that_the_reward_does_not_apply():
+    scores = returning([1.0, None, 0.5]).batch(TASKS, TEXTS)
+    assert [(s.value, s.state) for s in scores] == [(1.0, "judged"), (None, "skipped"), (0.5, "judged")]
 
 
 def test_numbers_of_other_libraries_are_numbers():
@@ -101,7 +107,7 @@ def test_one_completion_that_makes_it_raise_does_not_spoil_the_others():
 
     scores = as_reward(fragile).batch(TASKS, TEXTS)
     assert [s.value for s in scores] == [1.0, None, 1.0]
-    assert scores[1].error == "reward function fragile raised KeyError: 'bb'"
+    assert scores[1].error == "crash: reward function fragile raised KeyError: 'bb'"
     assert as_reward(fragile)(TASKS[0], "bb").value is None
 
 

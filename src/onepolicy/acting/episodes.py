@@ -11,15 +11,8 @@ from dataclasses import dataclass
 
 from onepolicy.errors import DataError
 from onepolicy.run.seeding import derive_seed
+from onepolicy.tasks.verdicts import Scorer, Tally, verify_each
 from onepolicy.types import Completion, Episode, Generator, Metrics, Sampling, Score, Task
-
-Scorer = Callable[[Sequence[tuple[Task, str]]], list[Score]]
-"""Judges (task, completion text) pairs; one Score for each, in order."""
-
-
-def verify_each(pairs: Sequence[tuple[Task, str]]) -> list[Score]:
-    """The score each task's own verifier gives."""
-    return [task.verifier(task, text) for task, text in pairs]
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,8 @@ def _episode(task: Task, group: int, prompt: list[int], done: Completion, text: 
 
 
 def rollout_metrics(episodes: Sequence[Episode], version: int) -> Metrics:
-    """What a batch of episodes looks like: rewards by part, lengths, truncation, groups without variance, staleness.
+    """What a batch of episodes looks like: rewards by part, lengths, truncation, groups without variance, staleness,
+    what could not be judged by cause.
 
     version: of the weights about to be trained. A group has no variance when its judged scores are all equal.
     """
@@ -104,9 +98,10 @@ def rollout_metrics(episodes: Sequence[Episode], version: int) -> Metrics:
         if e.score.value is not None:
             values.add(e.score.value)
     n = len(episodes)
+    tally = Tally.of(e.score for e in episodes)
     metrics: Metrics = {
         "rollout/score": sum(judged) / len(judged) if judged else float("nan"),
-        "rollout/score_invalid": (n - len(judged)) / n,
+        "rollout/score_invalid": tally.causes.total() / n,
         "rollout/truncated": sum(e.truncated for e in episodes) / n,
         "rollout/length": sum(lengths) / n,
         "rollout/length_max": float(max(lengths)),
@@ -117,9 +112,9 @@ def rollout_metrics(episodes: Sequence[Episode], version: int) -> Metrics:
         parts = [value for e in episodes if (value := e.score.parts.get(name)) is not None]
         if parts:
             metrics[f"rollout/{name}"] = sum(parts) / len(parts)
-    return metrics
+    return metrics | tally.metrics()
 
 
 def invalid_causes(episodes: Sequence[Episode]) -> Counter[str]:
-    """How often each cause kept a completion from being judged."""
-    return Counter(e.score.error or "unknown" for e in episodes if e.score.value is None)
+    """How often each error kept a completion from being judged; the skipped have none."""
+    return Counter(e.score.error for e in episodes if e.score.value is None and e.score.error is not None)

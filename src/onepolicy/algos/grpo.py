@@ -76,7 +76,7 @@ def assign(episodes: Sequence[Episode], credit: Credit, pad_id: int) -> PolicyBa
     Raises: RewardError when not one of them could be judged: nothing could ever be learned.
     """
     if all(episode.score.value is None for episode in episodes):
-        cause, count = Counter(episode.score.error or "no reason given" for episode in episodes).most_common(1)[0]
+        cause, count = Counter(episode.score.error or "skipped" for episode in episodes).most_common(1)[0]
         raise RewardError(
             f"not one of the {len(episodes)} completions of this step could be judged ({count} of them: {cause}). "
             "Mend the reward function or verifier; a number is needed for some completions at least."

@@ -67,6 +67,10 @@ METRICS: dict[str, Metric] = {
     "learner/negative_curvature": Metric("count", "TRPO: rollouts since the start whose curvature was not positive."),
     "rollout/score": Metric("reward", "Mean score of the episodes that could be judged."),
     "rollout/score_invalid": Metric("share", "Completions whose verifier failed; left out of baselines and loss."),
+    "reward/invalid_<cause>": Metric(
+        "share", "Of them by cause: time_out, memory, crash, gold, reward, judge, sandbox, other; absent where none."
+    ),
+    "reward/skipped": Metric("share", "Completions the verifier does not apply to; left out like those that failed."),
     "rollout/<part>": Metric("reward", "Mean of one component of the score by its name, such as correct or format."),
     "rollout/truncated": Metric("share", "Completions cut off at max_tokens, or episodes at the time limit."),
     "rollout/zero_variance": Metric("share", "Groups whose judged scores are all equal; they teach nothing."),
@@ -104,7 +108,7 @@ METRICS: dict[str, Metric] = {
         "count", "The engine's rows, prompt tokens computed and saved, cached positions and their bytes."
     ),
     "time/step_seconds": Metric("s", "Wall clock of the step, evaluation included."),
-    "time/<stage>_seconds": Metric("s", "Wall clock of one stage of the step: rollout, learn, eval, save."),
+    "time/<stage>_seconds": Metric("s", "Wall clock of one stage of the step: rollout, learn, eval, save, verify."),
     "time/unix": Metric("s", "When the line was written, since 1970."),
     "rate/<what>_per_second": Metric("1/s", "Throughput: env_steps, tokens, steps."),
     "memory/resident": Metric("MiB", "Resident memory of the process."),

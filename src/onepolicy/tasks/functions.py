@@ -1,9 +1,9 @@
 """A user's own reward function as a verifier, every way it can go wrong named.
 
 The form is TRL's: `f(prompts, completions, **columns) -> list[float | None]`. A breach of the form (wrong length,
-text instead of numbers) is a bug in the function and raises; a missing or non-finite number, or an exception on one
-completion, makes that completion *invalid*: its Score has no value and says why, and it is counted, never taken
-as 0. One sample's failure cannot move another's reward.
+text instead of numbers) is a bug in the function and raises; a non-finite number, or an exception on one completion,
+makes that completion *invalid*: its Score has no value and says why; None says that the reward does not apply, and
+the completion is *skipped*. Both are counted, never taken as 0. One sample's failure cannot move another's reward.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class FunctionReward:
 
     def _score(self, value: Any) -> Score:
         if value is None:
-            return Score(None, {"reward": None}, f"{self.name} returned None: it does not apply to this completion.")
+            return Score(None, {"reward": None})
         try:
             number = None if isinstance(value, str | bytes) else float(value)
         except (TypeError, ValueError):
@@ -96,11 +96,11 @@ class FunctionReward:
                 f"{self.name} returned {type(value).__name__} {str(value)[:60]!r} as a reward; return a number or None."
             )
         if not math.isfinite(number):
-            return Score(None, {"reward": None}, f"{self.name} returned {number}; rewards must be finite.")
+            return Score(None, {"reward": None}, f"reward: {self.name} returned {number}; rewards must be finite.")
         return Score(number, {"reward": number})
 
     def _raised(self, error: Exception) -> Score:
-        return Score(None, {"reward": None}, f"{self.name} raised {type(error).__name__}: {error}"[:500])
+        return Score(None, {"reward": None}, f"crash: {self.name} raised {type(error).__name__}: {error}"[:500])
 
 
 def as_reward(function: RewardFunction) -> FunctionReward:
