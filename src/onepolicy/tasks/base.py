@@ -53,6 +53,8 @@ Conversation = tuple[Message, ...]
 """Messages in order; a demonstration ends with the assistant's."""
 
 TASKS: dict[str, str] = {
+    "arc-challenge": "onepolicy.tasks.arc:load_challenge",
+    "arc-easy": "onepolicy.tasks.arc:load_easy",
     "arithmetic": "onepolicy.tasks.arithmetic:load",
     "countdown": "onepolicy.tasks.countdown:load",
     "gsm8k": "onepolicy.tasks.gsm8k:load",
