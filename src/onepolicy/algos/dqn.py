@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onepolicy.acting.explore import Explorer, epsilon_greedy
+from onepolicy.batch import Layout
 from onepolicy.core.check import fraction
 from onepolicy.data.replay import Floats, Replay, Transitions
 from onepolicy.errors import ConfigError
@@ -97,8 +98,8 @@ def q_target(q_online: Tensor, q_target: Tensor, reward: Tensor, discount: Tenso
 class Learner:
     """Q of S learners, its target and its optimizer: what acts and what learns. A checkpoint part.
 
-    seeds: one a learner, of its first weights. The optimizer's max_grad_norm is each learner's own. metrics: of the
-    last update, [S] each.
+    seeds: one a learner, of its first weights. layout: of rows of bytes, where worlds show images. The optimizer's
+    max_grad_norm is each learner's own. metrics: of the last update, [S] each.
     """
 
     def __init__(
@@ -109,9 +110,10 @@ class Learner:
         hidden: Sequence[int],
         config: Config,
         optim: OptimConfig,
+        layout: Layout | None = None,
     ) -> None:
         self.config, self.obs_dim = config, obs_dim
-        self.q = StackedQ(seeds, obs_dim, actions, hidden, dueling=config.dueling)
+        self.q = StackedQ(seeds, obs_dim, actions, hidden, dueling=config.dueling, layout=layout)
         self.target = target_of(self.q)
         self.optimizer = StackedOptimizer(self.q.parameters(), tuple(seeds), optim)
         self.view = self.q.numpy_view()
@@ -174,13 +176,13 @@ def fit(
     while explorer.steps < steps:
         before = explorer.steps
         explorer.step(learner.explore(before))
-        if explorer.steps >= config.learning_starts and passed(before, explorer.steps, config.train_every):
+        if explorer.steps >= config.learning_starts and explorer.passed(config.train_every):
             for count in _at_once(config, memory):
                 drawn = memory.sample(count * config.batch_size, beta=config.weight_exponent(before))
                 ahead = learner.look_ahead(drawn).split(config.batch_size, dim=1)
                 for batch, values in zip(drawn.split(config.batch_size), ahead, strict=True):
                     memory.prioritise(batch.row, learner.update(batch, values))
-        if passed(before, explorer.steps, config.target_every):
+        if explorer.passed(config.target_every):
             follow(learner.target, learner.q, config.tau)
         if after_step(explorer.steps, learner.metrics):
             break
@@ -191,8 +193,3 @@ def _at_once(config: Config, memory: Replay) -> list[int]:
     most = 1 if memory.priorities is not None else max(1, ROWS // config.batch_size)
     whole, rest = divmod(config.gradient_steps, most)
     return [most] * whole + [rest] * (rest > 0)
-
-
-def passed(before: int, now: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, now]."""
-    return now // every > before // every

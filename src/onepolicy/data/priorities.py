@@ -46,6 +46,11 @@ class Priorities:
         self.levels[0][:, row] = self.most[:, None]
         self._sum(np.broadcast_to(row, (len(self.most), count)))
 
+    def drop(self, row: NDArray[np.int64]) -> None:
+        """The transitions at `row` [n] of every learner are not drawn any more."""
+        self.levels[0][:, row] = 0.0
+        self._sum(np.broadcast_to(row, (len(self.most), len(row))))
+
     def set(self, row: NDArray[np.int64], error: NDArray[np.floating[Any]]) -> None:
         """Priorities at `row` [S, B] by the sizes of their errors [S, B]; of a row that comes twice, the last."""
         priority = (np.abs(error).astype(np.float64) + LEAST) ** self.alpha

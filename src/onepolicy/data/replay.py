@@ -1,14 +1,14 @@
 """Replay: the transitions of S learners side by side, each with a memory and a random stream of its own.
 
-In: the ring, draws, n-step returns made when drawn. Not in: priorities (priorities.py), who plays (acting/explore.py)
-and who learns (algos).
+In: the ring, draws, n-step returns made when drawn. Not in: priorities (priorities.py), a memory for images
+(frames.py), who plays (acting/explore.py) and who learns (algos).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
@@ -131,8 +131,7 @@ class Replay:
         if self.priorities is None:
             return self.at(np.stack([rng.integers(0, len(self), batch_size) for rng in self.rngs]))
         row, chance = self.priorities.draw(self.rngs, batch_size)
-        weight = (chance / chance.min(axis=-1, keepdims=True)) ** -beta
-        return replace(self.at(row), weight=torch.from_numpy(weight.astype(np.float32)))
+        return weighed(self.at(row), chance, beta)
 
     def prioritise(self, row: NDArray[np.int64], error: Tensor) -> None:
         """The sizes of the errors [S, B] found at `row` [S, B] become their priorities, if there are any."""
@@ -141,29 +140,15 @@ class Replay:
 
     def at(self, row: NDArray[np.int64]) -> Transitions:
         """The transitions that begin at `row` [S, B]."""
-        reward, last, discount = self._ahead(row)
-        discount = np.where(_take(self.terminated, last), np.float32(0), discount)
+        reward, last, discount = ahead(self, row)
         return Transitions(
-            obs=torch.from_numpy(_take(self.obs, row)),
-            action=torch.from_numpy(_take(self.action, row)),
+            obs=torch.from_numpy(take(self.obs, row)),
+            action=torch.from_numpy(take(self.action, row)),
             reward=torch.from_numpy(reward),
-            next_obs=torch.from_numpy(_take(self.next_obs, last)),
+            next_obs=torch.from_numpy(take(self.next_obs, last)),
             discount=torch.from_numpy(discount),
             row=row,
         )
-
-    def _ahead(self, row: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64], Floats]:
-        """Rewards from `row` on, the row of the last of them, and gamma to their number; all [S, B]."""
-        reward, last = _take(self.reward, row), row
-        discount = np.full(row.shape, self.gamma, np.float32)
-        newest = (self.added - self.num_envs) % self.capacity
-        for _ in range(self.n_step - 1):
-            goes_on = ~_take(self.ended, last) & ((last < newest) | (last >= newest + self.num_envs))
-            following = np.where(goes_on, (last + self.num_envs) % self.capacity, last)
-            reward += np.where(goes_on, discount * _take(self.reward, following), np.float32(0))
-            discount *= np.where(goes_on, np.float32(self.gamma), np.float32(1))
-            last = following
-        return reward, last, discount
 
     def state_dict(self) -> dict[str, Any]:
         """All that was kept, and the random streams."""
@@ -193,6 +178,40 @@ class Replay:
 _KEPT = ("obs", "next_obs", "action", "reward", "terminated", "ended")
 
 
-def _take(kept: NDArray[Any], row: NDArray[np.int64]) -> NDArray[Any]:
+class Steps(Protocol):
+    """A memory's steps: reward, terminated, ended [S, capacity]; those of a world lie num_envs rows apart."""
+
+    reward: Floats
+    terminated: NDArray[np.bool_]
+    ended: NDArray[np.bool_]
+    added: int
+    capacity: int
+    num_envs: int
+    n_step: int
+    gamma: float
+
+
+def ahead(memory: Steps, row: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64], Floats]:
+    """The discounted sum of up to n rewards from `row` on, the row of the last, and what counts of the value after it;
+    all [S, B]. The sum ends where the episode does, and at the newest step."""
+    reward, last = take(memory.reward, row), row
+    discount = np.full(row.shape, memory.gamma, np.float32)
+    newest = (memory.added - memory.num_envs) % memory.capacity
+    for _ in range(memory.n_step - 1):
+        goes_on = ~take(memory.ended, last) & ((last < newest) | (last >= newest + memory.num_envs))
+        following = np.where(goes_on, (last + memory.num_envs) % memory.capacity, last)
+        reward += np.where(goes_on, discount * take(memory.reward, following), np.float32(0))
+        discount *= np.where(goes_on, np.float32(memory.gamma), np.float32(1))
+        last = following
+    return reward, last, np.where(take(memory.terminated, last), np.float32(0), discount)
+
+
+def weighed(batch: Transitions, chance: NDArray[np.float64], beta: float) -> Transitions:
+    """The batch with the weights that make up for having been drawn with these chances [S, B], to the power of beta."""
+    weight = (chance / chance.min(axis=-1, keepdims=True)) ** -beta
+    return replace(batch, weight=torch.from_numpy(weight.astype(np.float32)))
+
+
+def take(kept: NDArray[Any], row: NDArray[np.int64]) -> NDArray[Any]:
     """kept [S, C, ...] at row [S, B]: [S, B, ...]."""
     return np.stack([np.take(mine, at, axis=0) for mine, at in zip(kept, row)])

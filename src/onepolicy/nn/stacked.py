@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from onepolicy.batch import Layout
 from onepolicy.errors import ConfigError
+from onepolicy.nn.conv import StackedEncoder
 from onepolicy.nn.mlp import Array
 from onepolicy.nn.stacked_layers import Activation, layers
 from onepolicy.run.seeding import derive_seed
@@ -106,14 +108,26 @@ class StackedQ(nn.Module):
     """Q(s, .) of S learners: forward maps obs [S, B, D] to [S, B, A].
 
     dueling: the last hidden layer is two, of hidden[-1] each; V(s) sees one, the advantages A(s, .) the other, and
-    Q = V + A - mean_a A. Source: Wang et al. 2016, equation 9.
+    Q = V + A - mean_a A. Source: Wang et al. 2016, equation 9. layout: of rows of bytes, which go through convolutions
+    first; `hidden` are the layers after them.
     """
 
     def __init__(
-        self, seeds: Sequence[int], obs_dim: int, actions: int, hidden: Sequence[int], *, dueling: bool = False
+        self,
+        seeds: Sequence[int],
+        obs_dim: int,
+        actions: int,
+        hidden: Sequence[int],
+        *,
+        dueling: bool = False,
+        layout: Layout | None = None,
     ) -> None:
         super().__init__()
         self.dueling = dueling
+        self.eyes: StackedEncoder | None = None
+        if layout is not None:
+            self.eyes = StackedEncoder(seeds, layout, name="eyes")
+            obs_dim = self.eyes.features
         if not dueling:
             self.body = Stacked(seeds, (obs_dim, *hidden, actions), name="q")
             return
@@ -126,7 +140,7 @@ class StackedQ(nn.Module):
         self.advantage = Stacked(seeds, (hidden[-1], actions), name="advantage")
 
     def forward(self, obs: Tensor) -> Tensor:
-        x: Tensor = self.body(obs)
+        x: Tensor = self.body(obs if self.eyes is None else self.eyes(obs))
         if not self.dueling:
             return x
         left, right = torch.relu(x).chunk(2, dim=-1)
@@ -134,7 +148,9 @@ class StackedQ(nn.Module):
         return cast(Tensor, self.value(left) + above - above.mean(dim=-1, keepdim=True))
 
     def numpy_view(self) -> Callable[[Array], Array]:
-        """Q in numpy, [S, N, D] -> [S, N, A], of the networks as they learn."""
+        """Q in numpy, [S, N, D] -> [S, N, A], of the networks as they learn; of images by torch."""
+        if self.eyes is not None:
+            return self._seen
         body = self.body.numpy_view()
         if not self.dueling:
             return body
@@ -146,6 +162,10 @@ class StackedQ(nn.Module):
             return value(left) + above - above.mean(axis=-1, keepdims=True)
 
         return forward
+
+    @torch.no_grad()
+    def _seen(self, obs: Array) -> Array:
+        return self.forward(torch.from_numpy(obs)).numpy()
 
 
 class StackedCritic(nn.Module):
@@ -190,5 +210,6 @@ def alone(network: Network, learner: int) -> Network:
     """A copy of one learner's part of a network made of stacks."""
     found = copy.deepcopy(network)
     for name, part in network.named_children():
-        found.add_module(name, part.alone(learner) if isinstance(part, Stacked) else alone(part, learner))
+        whole = part.alone(learner) if isinstance(part, Stacked | StackedEncoder) else alone(part, learner)
+        found.add_module(name, whole)
     return found
