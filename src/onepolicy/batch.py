@@ -40,6 +40,10 @@ class TokenInputs:
     attention: Tensor
     is_action: Tensor
 
+    def to(self, device: torch.device) -> TokenInputs:
+        """The same batch on a device."""
+        return map_tensors(self, lambda x: x.to(device))
+
 
 @dataclass(frozen=True)
 class Image:
@@ -96,10 +100,23 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class SequenceInputs:
+    """What recurrent policies see: each row the steps of one world in order, episodes following one another.
+
+    obs [B, T, D]. start [B, T] bool: True at the first step of an episode, before which nothing is remembered.
+    state [B, K]: what was remembered before the first step when it was played; not differentiated.
+    """
+
+    obs: Tensor
+    start: Tensor
+    state: Tensor
+
+
+@dataclass(frozen=True)
 class PolicyBatch:
     """The meeting point of CartPole and language models; every tensor is [B, T] but inputs.
 
-    inputs: [B, T, D] observations or TokenInputs. action: what was taken ([B, T] or [B, T, D]). mask: True where
+    inputs: [B, T, D] observations, SequenceInputs or TokenInputs. action: what was taken ([B, T] or [B, T, D]). mask: True where
     the element counts. logp_behaviour: log-prob when sampled. advantage: reward units (or whitened).
     logp_old: of the proximal policy; None means logp_behaviour. logp_ref: of the reference policy, for a KL term.
     value_old, value_target: for the critic's loss.

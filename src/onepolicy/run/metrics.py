@@ -51,6 +51,16 @@ METRICS: dict[str, Metric] = {
     "policy/kl_ref_sequence": Metric(
         "nats", "KL to the reference policy, summed over a sequence, mean over sequences."
     ),
+    "reward_model/loss": Metric("nats", "Mean over rankings of -log sigmoid(lead), its pairs alike."),
+    "reward_model/accuracy": Metric("share", "Pairs of a step's rankings whose better answer scored higher."),
+    "reward_model/lead": Metric("reward", "Score of the better answer less that of the worse, mean over pairs."),
+    "reward_model/score": Metric("reward", "Mean score of a step's answers."),
+    "reward_model/shift": Metric("reward", "Mean score of the demonstrations before it was made 0."),
+    "eval/pair_accuracy": Metric("share", "Held-out pairs whose better answer scores higher; equal scores count half."),
+    "eval/pair_accuracy_low": Metric("share", "Lower end of its 95 % interval, over rankings."),
+    "eval/pair_accuracy_high": Metric("share", "Upper end of its 95 % interval, over rankings."),
+    "eval/pair_loss": Metric("nats", "Mean -log sigmoid(lead) of the held-out pairs; 0.693 knows nothing."),
+    "eval/calibration_error": Metric("share", "Mean distance between the probability said and the share right."),
     "value/loss": Metric("reward^2", "The critic's loss, half the squared error to its target."),
     "value/explained_variance": Metric(
         "share", "1 - var(target - value) / var(target); 1 is a perfect critic, 0 a constant."
