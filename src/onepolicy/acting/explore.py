@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from onepolicy.acting.collect import WINDOW
+from onepolicy.data.frames import FrameReplay
 from onepolicy.data.replay import Floats, Replay
 from onepolicy.envs.vector import Box, ControlEnv
 from onepolicy.errors import ConfigError, DataError
@@ -33,7 +34,12 @@ class Explorer:
     """
 
     def __init__(
-        self, envs: Sequence[ControlEnv], replay: Replay, seeds: Sequence[int], *, random_steps: int = 0
+        self,
+        envs: Sequence[ControlEnv],
+        replay: Replay | FrameReplay,
+        seeds: Sequence[int],
+        *,
+        random_steps: int = 0,
     ) -> None:
         worlds = {env.num_envs for env in envs}
         if len(envs) != len(seeds) or worlds != {replay.num_envs}:
@@ -41,7 +47,7 @@ class Explorer:
         self.envs, self.replay, self.seeds, self.random_steps = list(envs), replay, tuple(seeds), random_steps
         self.rngs = [derive_rng(seed, "act") for seed in seeds]
         self.steps = 0
-        self.obs: Floats = np.stack([env.obs.numpy() for env in envs])
+        self.obs: NDArray[Any] = np.stack([env.obs.numpy() for env in envs])
         shape = self.obs.shape[:2]
         self._total, self._length = np.zeros(shape), np.zeros(shape, np.int64)
         self.windows: list[deque[tuple[float, int]]] = [deque(maxlen=WINDOW) for _ in envs]
@@ -62,7 +68,9 @@ class Explorer:
             self._refuse(next_obs, obs, reward)
         self.replay.add(self.obs, action, reward, next_obs, terminated, truncated)
         self.obs = obs
-        self._total += reward
+        self._total += np.stack(
+            [(step.reward if step.raw_reward is None else step.raw_reward).numpy() for step in found]
+        )
         self._length += 1
         ended = terminated | truncated
         if ended.any():

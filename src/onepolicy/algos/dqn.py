@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from onepolicy.acting.explore import Explorer, epsilon_greedy
 from onepolicy.batch import Layout
 from onepolicy.core.check import fraction
+from onepolicy.data.frames import FrameReplay
 from onepolicy.data.replay import Floats, Replay, Transitions
 from onepolicy.errors import ConfigError
 from onepolicy.learning.optim import OptimConfig
@@ -188,7 +189,7 @@ def fit(
             break
 
 
-def _at_once(config: Config, memory: Replay) -> list[int]:
+def _at_once(config: Config, memory: Replay | FrameReplay) -> list[int]:
     """Updates whose batches are drawn together: with priorities one, as each changes what the next one draws."""
     most = 1 if memory.priorities is not None else max(1, ROWS // config.batch_size)
     whole, rest = divmod(config.gradient_steps, most)

@@ -6,6 +6,7 @@ has targets, losses and the loop, `learning.stacked` steps, `evaluation.returns`
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from onepolicy.acting.explore import Explorer
 from onepolicy.acting.imagine import Imagination
 from onepolicy.algos import dqn, mbpo, sac, td3
+from onepolicy.data.frames import FrameReplay
 from onepolicy.data.replay import Replay
 from onepolicy.envs.scaled import Scaled, bounds
 from onepolicy.envs.vector import Box, ControlEnv, Discrete, make
@@ -56,7 +58,7 @@ def seeds_of(config: Config) -> tuple[int, ...]:
 
 def worlds_of(config: Config, seed: int) -> ControlEnv:
     """The worlds of one seed, as its learner acts in them: real-valued actions run from -1 to 1."""
-    env = make(config.env, config.num_envs, seed)
+    env = make(config.env, config.num_envs, seed, config.world, training=True)
     return env if config.algo == "dqn" else Scaled(env)
 
 
@@ -70,16 +72,33 @@ def learner_of(config: Config, env: ControlEnv) -> Learner:
         total_steps=config.updates,
     )
     seeds, actions = seeds_of(config), env.actions
+    if env.layout is not None and config.algo != "dqn":
+        raise ConfigError(
+            f"{config.env} shows images; {config.algo} sees vectors. Use dqn, or ppo for real-valued actions, or show "
+            "them as vectors with world.flat."
+        )
     if config.algo == "dqn":
         if not isinstance(actions, Discrete):
             raise ConfigError(
                 f"dqn chooses among numbered actions; {config.env} takes real numbers. Use sac, td3 or ddpg."
             )
-        return dqn.Learner(seeds, env.obs_dim, actions.n, config.hidden, dqn_of(config), optim)
+        return dqn.Learner(seeds, env.obs_dim, actions.n, config.hidden, dqn_of(config), optim, env.layout)
     dim = len(bounds(env)[0])
     if config.algo in ("sac", "mbpo"):
         return sac.Learner(seeds, env.obs_dim, dim, config.hidden, sac_of(config), optim)
     return td3.Learner(seeds, env.obs_dim, dim, config.hidden, td3_of(config), optim)
+
+
+def memory_of(config: Config, env: ControlEnv) -> Replay | FrameReplay:
+    """What all seeds remember: whole rows, or each frame of images once."""
+    actions = env.actions
+    chosen: dict[str, Any] = {"gamma": config.gamma, "n_step": config.n_step}
+    if config.algo == "dqn":
+        chosen["priority"] = config.dqn.priority
+    places = (seeds_of(config), config.capacity, config.num_envs, env.obs_dim)
+    if env.layout is not None:
+        return FrameReplay(*places, stack=env.layout.stack, bits=actions.bits, **chosen)
+    return Replay(*places, actions.dim if isinstance(actions, Box) else None, **chosen)
 
 
 def imagining(config: Config, env: ControlEnv) -> dict[str, Any]:
@@ -115,18 +134,9 @@ def main(config: Config, resume: Path | None = None) -> Report:
     torch.set_num_threads(config.threads)
     seeds = seeds_of(config)
     envs = [worlds_of(config, derive_seed(seed, "env")) for seed in seeds]
-    exam_env = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"))
+    exam_env = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"), config.world)
     learner = learner_of(config, envs[0])
-    replay = Replay(
-        seeds,
-        config.capacity,
-        config.num_envs,
-        envs[0].obs_dim,
-        actions.dim if isinstance(actions := envs[0].actions, Box) else None,
-        gamma=config.gamma,
-        n_step=config.n_step,
-        priority=config.dqn.priority if config.algo == "dqn" else 0.0,
-    )
+    replay = memory_of(config, envs[0])
     explorer = Explorer(envs, replay, seeds, random_steps=config.learning_starts)
     run = (
         Run.open(resume)
@@ -147,6 +157,8 @@ def main(config: Config, resume: Path | None = None) -> Report:
 
     further = imagining(config, envs[0])
     parts: dict[str, Any] = {"learner": learner, "explorer": explorer, **further}
+    if isinstance(replay, FrameReplay):
+        parts["frames"] = replay
     with run:
         start = run.resume(**parts)
         title = f"{config.algo} {config.env}, " + (f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {config.seed}")
@@ -206,7 +218,7 @@ def load(run: Run, text: str = "") -> Report:
     Raises: CheckpointError when there is no valid checkpoint.
     """
     config = from_json(Config, run.config)
-    env = make(config.env, 1, 0)
+    env = make(config.env, 1, 0, replace(config.world, workers=0))
     learner = learner_of(config, env)
     step = run.load(learner=learner)
     scores = last_of(run.directory, seeds_of(config), "eval/return")

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from onepolicy.algos import dqn, mbpo, sac, td3
 from onepolicy.core.check import fraction
+from onepolicy.envs.atari import PREFIX
+from onepolicy.envs.vector import AtariOptions, WorldOptions
 from onepolicy.errors import ConfigError, nearest
 from onepolicy.learning import world_model
 from onepolicy.recipes.loop import require_count, require_positive
@@ -105,6 +107,8 @@ class Config:
     """The algorithm."""
     env: str = "CartPole-v1"
     """The world: any id that gymnasium knows."""
+    world: WorldOptions = field(default_factory=WorldOptions)
+    """How it is played and seen: processes, stacked frames, Atari."""
     steps: int = 100_000
     """Steps to train each seed for."""
     num_envs: int = 1
@@ -142,7 +146,7 @@ class Config:
     max_grad_norm: float = 10.0
     """Bound on each seed's gradient's 2-norm; 0 for none."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the layers."""
+    """Widths of the layers; for images, of those after the convolutions."""
     eval_every: int = 10_000
     """Steps between evaluations; 0 for one at the end."""
     eval_episodes: int = 100
@@ -316,8 +320,28 @@ PRESETS: dict[str, Config] = {
         learning_starts=10_000, hidden=(400, 300),
     ),
 }  # fmt: skip
-for _env in ("HalfCheetah-v5", "Hopper-v5"):  # the zoo's rows of their v4
-    PRESETS[f"sac/{_env}"] = replace(DEFAULTS["sac"], env=_env, steps=1_000_000, learning_starts=10_000)
+ATARI = replace(
+    DEFAULTS["dqn"], env=PREFIX, world=WorldOptions(frame_stack=4), steps=10_000_000, capacity=100_000,
+    learning_starts=100_000, target_every=1000, dqn=DqnOptions(epsilon_fraction=0.1, epsilon_end=0.01), hidden=(512,),
+    eval_every=250_000, eval_episodes=10, save_every=1_000_000,
+)  # fmt: skip
+"""rl-baselines3-zoo's dqn.yml for every game, but double and with ALE's sticky actions; steps of four frames each."""
+GAMES = ("Pong", "Breakout", "BeamRider", "Qbert", "Seaquest", "SpaceInvaders")
+"""Atari's games that the zoo publishes scores of."""
+PRESETS |= {f"dqn/ALE/{_game}-v5": replace(ATARI, env=f"ALE/{_game}-v5") for _game in GAMES}
+# Mnih et al. 2015, extended data table 1, but Adam with the zoo's learning rate for its centred RMSprop: a million
+# transitions (7.1 GB), single Q, no sticky actions, no FIRE pressed for it
+PRESETS["dqn/ALE/Pong-v5-nature"] = replace(
+    ATARI, env="ALE/Pong-v5", steps=50_000_000, capacity=1_000_000, learning_starts=50_000, target_every=40_000,
+    dqn=DqnOptions(double=False, epsilon_fraction=0.02, epsilon_end=0.1),
+    world=WorldOptions(frame_stack=4, atari=AtariOptions(sticky=0.0, fire_reset=False)),
+)  # fmt: skip
+MUJOCO = ("HalfCheetah-v5", "Ant-v5", "Hopper-v5", "Walker2d-v5", "Humanoid-v5", "Swimmer-v5")
+"""MuJoCo's worlds that the zoo has rows of, then of their v4."""
+for _env in MUJOCO:
+    _long = 2_000_000 if _env == "Humanoid-v5" else 1_000_000
+    _far = 0.999 if _env == "Swimmer-v5" else 0.99
+    PRESETS[f"sac/{_env}"] = replace(DEFAULTS["sac"], env=_env, steps=_long, gamma=_far, learning_starts=10_000)
 for _algo in ("ddpg", "td3"):  # rl-baselines3-zoo hyperparams/ddpg.yml and td3.yml, which are alike
     _start = DEFAULTS[_algo]
     for _env, _steps in (("Pendulum-v1", 20_000), ("LunarLanderContinuous-v3", 300_000)):
@@ -327,8 +351,10 @@ for _algo in ("ddpg", "td3"):  # rl-baselines3-zoo hyperparams/ddpg.yml and td3.
     PRESETS[f"{_algo}/MountainCarContinuous-v0"] = replace(
         _start, env="MountainCarContinuous-v0", steps=300_000, td3=replace(_start.td3, noise=0.5, drifting=True)
     )
-    for _env in ("HalfCheetah-v5", "Hopper-v5"):
-        PRESETS[f"{_algo}/{_env}"] = replace(_start, env=_env, steps=1_000_000, learning_starts=10_000)
+    for _env in MUJOCO:
+        _long = 2_000_000 if _env == "Humanoid-v5" else 1_000_000
+        _far = 0.9999 if _env == "Swimmer-v5" else 0.99
+        PRESETS[f"{_algo}/{_env}"] = replace(_start, env=_env, steps=_long, gamma=_far, learning_starts=10_000)
 
 
 def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
@@ -339,4 +365,6 @@ def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
     if algorithm not in DEFAULTS:
         raise ConfigError(f"{algorithm!r} does not learn from memory. {nearest(algorithm, DEFAULTS)}")
     env = fields.get("env", DEFAULTS[algorithm].env)
+    if algorithm == "dqn" and env.startswith(PREFIX):
+        return replace(ATARI, env=env)
     return PRESETS.get(f"{algorithm}/{env}", replace(DEFAULTS[algorithm], env=env))
