@@ -206,7 +206,7 @@ def digests():
         files += [path for path in newest.rglob("*") if path.is_file() and path.name != "MANIFEST.json"]
         files += [path for path in (directory / "model").rglob("*") if path.is_file()]
         found = {str(path.relative_to(directory)): sha256(path) for path in files if path.exists()}
-        assert "model/model.safetensors" in found
+        assert "model/model.safetensors" in found or any("reward_model/model" in name for name in found)
         assert any(name.endswith("learner.safetensors") for name in found)
         return found
 
