@@ -15,7 +15,7 @@ from onepolicy.errors import ConfigError, OnePolicyError, nearest
 EXIT_USAGE = 2
 EXIT_ERROR = 1
 EXIT_STOPPED = 130
-OWN_HELP = ("train", "eval", "demo", "plan", "bandit")
+OWN_HELP = ("train", "eval", "demo", "plan", "bandit", "data")
 """Commands that explain their fields themselves."""
 
 
@@ -107,6 +107,15 @@ def _eval(argv: list[str]) -> None:
     argv = evaluate.arguments(argv)
     config = parse_args(evaluate.Config, {}, argv, prog="onepolicy eval")
     print(evaluate.main(config).text)
+
+
+def _data(argv: list[str]) -> None:
+    from onepolicy.recipes.data import run
+
+    outcome = run(argv)
+    print(outcome.text)
+    if outcome.code:
+        raise SystemExit(outcome.code)
 
 
 def _plot(argv: list[str]) -> None:
@@ -204,6 +213,12 @@ def _bandit(argv: list[str]) -> None:
     print(bandit.main(parse_args(bandit.Config, {}, argv, prog="onepolicy bandit")).text)
 
 
+def _verify(argv: list[str]) -> None:
+    from onepolicy.recipes import verify
+
+    raise SystemExit(verify.main(argv))
+
+
 def _one(usage: str, argv: Sequence[str]) -> str:
     """The single argument of a command."""
     if len(argv) != 1 or argv[0].startswith("-"):
@@ -258,6 +273,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {
         "eval MODEL [OTHER] [--tasks NAMES] [-k 16]",
         "a language model on benchmarks, or two side by side",
     ),
+    "verify": (_verify, "verify KIND --gold TEXT --answer TEXT [--OPTION VALUE]", "judge one answer, and say why"),
+    "data": (_data, "data check|mix|filter FILE [...]", "check, mix and filter training data"),
     "resume": (_resume, "resume RUN", "continue a run exactly where it stopped"),
     "plot": (
         _plot,
