@@ -293,3 +293,23 @@ def test_a_world_that_raises_or_misshapes_at_its_reset_is_named_with_its_seed(re
 def test_no_worlds_are_refused():
     with pytest.raises(ConfigError, match="num_envs is 0"):
         make("CartPole-v1", 0, 0)
+
+
+@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "Ant-v5", "Hopper-v5", "Humanoid-v5"])
+def test_mujocos_worlds_go_on_as_if_never_stopped(env_id):
+    """To the bit, with the forces and centres of mass that their rewards read, from the midst of contacts."""
+    pytest.importorskip("mujoco")
+    first, second = GymEnv(env_id, 1, 0), GymEnv(env_id, 1, 77)
+    rng = np.random.default_rng(0)
+
+    def act():
+        return torch.from_numpy(rng.uniform(-1, 1, (1, first.actions.dim)).astype(np.float32))
+
+    for _ in range(15):
+        first.step(act())
+    second.load_state_dict(first.state_dict())
+    for _ in range(40):
+        action = act()
+        a, b = first.step(action), second.step(action)
+        assert torch.equal(a.obs, b.obs)
+        assert torch.equal(a.reward, b.reward)

@@ -9,7 +9,6 @@ into the data. In: Discrete, MultiDiscrete, MultiBinary and Box actions. Not in:
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, final
 
 import gymnasium
@@ -21,7 +20,7 @@ from torch import Tensor
 from onepolicy.batch import EnvStep
 from onepolicy.envs import atari
 from onepolicy.envs.masks import Masks, features_of, find_masks
-from onepolicy.envs.saving import restore, snapshot
+from onepolicy.envs.saving import load_copies, restore, snapshot
 from onepolicy.envs.spaces import Rows
 from onepolicy.envs.vector import ActionSpace, Box, Discrete, MultiDiscrete, WorldOptions
 from onepolicy.errors import ConfigError, DataError, nearest
@@ -114,27 +113,14 @@ class GymEnv:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of state_dict. Where a state could not be saved: a warning that says so, and new episodes."""
-        if len(state["obs"]) != self.num_envs:
-            raise ConfigError(
-                f"the saved state is of {len(state['obs'])} copies, this {self.env_id} has {self.num_envs}. Make it "
-                f"with num_envs={len(state['obs'])}."
-            )
-        self.restarts, self.steps = state["restarts"], state["steps"]
-        if state["obstacle"] is None:
-            self.reset(state["seed"])
-            for env, layers in zip(self.envs, state["layers"], strict=True):
-                restore(env, layers)
-            self.seed, self._obs = state["seed"], state["obs"].copy()
-            return
-        warnings.warn(
-            f"The state of {self.env_id} cannot be saved: {state['obstacle']}. Training goes on with new episodes in "
-            f"its {self.num_envs} copies, so this run will differ from one that was never interrupted.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        self.restarts += 1
-        self.reset(state["seed"] + self.restarts * self.num_envs)
-        self.seed = state["seed"]
+        load_copies(self, state, self.put_back)
+
+    def put_back(self, state: dict[str, Any]) -> None:
+        """Every copy as it was saved: the state's seed, layers and obs."""
+        self.reset(state["seed"])
+        for env, layers in zip(self.envs, state["layers"], strict=True):
+            restore(env, layers)
+        self._obs = state["obs"].copy()
 
     def _begin(self, seed: int, *, first: bool = False) -> NDArray[Any]:
         """New episodes; their first rows. The world's very first reset shows where its masks are."""

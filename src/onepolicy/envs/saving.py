@@ -6,6 +6,8 @@ Not in: other engines, whose state is an object of their own.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, Protocol, runtime_checkable
@@ -14,13 +16,13 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from onepolicy.errors import ConfigError
+
 PLAIN = (bool, int, float, str, type(None), np.ndarray, np.generic)
 UNCHANGING = (gymnasium.Space, EnvSpec, type, FunctionType, BuiltinFunctionType)
 """Attributes of a world that describe it and do not change while it runs."""
 ENGINE = ("MjModel", "MujocoRenderer")
 """Types of MuJoCo's that do not change either; a world that changes its model's numbers is not put back exactly."""
-TRANSIENT = ("efc_", "iefc_", "efm_", "bvh_", "island_", "map_", "q", "M", "ten_", "wrap_", "flex", "moment_", "crb")
-"""First letters of MuJoCo's arrays that each step makes anew and no world reads; those in INTEGRATED are kept."""
 _FIXED = object()
 
 
@@ -57,6 +59,32 @@ def restore(env: Any, layers: list[dict[str, Any]]) -> None:
                 _restore_engine(layer.model, getattr(layer, name), value)
             else:
                 setattr(layer, name, deepcopy(value))
+
+
+def load_copies(env: Any, state: dict[str, Any], put_back: Callable[[dict[str, Any]], None]) -> None:
+    """Several copies as they were saved, by `put_back`; where they could not be, a warning says so, and new episodes
+    begin, others at every resume.
+
+    env: with env_id, num_envs, restarts, steps, seed, reset. Raises: ConfigError for another number of copies.
+    """
+    if len(state["obs"]) != env.num_envs:
+        raise ConfigError(
+            f"the saved state is of {len(state['obs'])} copies, this {env.env_id} has {env.num_envs}. Make it "
+            f"with num_envs={len(state['obs'])}."
+        )
+    env.restarts, env.steps = state["restarts"], state["steps"]
+    if state["obstacle"] is None:
+        put_back(state)
+        return
+    warnings.warn(
+        f"The state of {env.env_id} cannot be saved: {state['obstacle']}. Training goes on with new episodes in "
+        f"its {env.num_envs} copies, so this run will differ from one that was never interrupted.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    env.restarts += 1
+    env.reset(state["seed"] + env.restarts * env.num_envs)
+    env.seed = state["seed"]
 
 
 def _layers(env: Any) -> list[Any]:
@@ -99,9 +127,10 @@ def _engine_state(model: Any, data: Any) -> dict[str, Any]:
     spec = mujoco.mjtState.mjSTATE_INTEGRATION
     integrated = np.empty(mujoco.mj_stateSize(model, spec))
     mujoco.mj_getState(model, data, integrated, spec)
-    names = [name for name in dir(data) if not name.startswith(("_", *TRANSIENT))]
-    derived = {name: value.copy() for name in names if isinstance(value := getattr(data, name), np.ndarray)}
-    return {"integrated": integrated, "derived": {n: v for n, v in derived.items() if v.size}}
+    lasting = mujoco.MjData(model)  # what each step makes anew, such as contacts, is still empty in it
+    names = [name for name in dir(data) if not name.startswith("_")]
+    arrays = [name for name in names if isinstance(getattr(lasting, name), np.ndarray) and getattr(lasting, name).size]
+    return {"integrated": integrated, "derived": {name: getattr(data, name).copy() for name in arrays}}
 
 
 def _restore_engine(model: Any, data: Any, state: dict[str, Any]) -> None:

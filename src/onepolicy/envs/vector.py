@@ -190,4 +190,8 @@ def _plain(env_id: str, num_envs: int, seed: int, options: WorldOptions, trainin
                 "faster than workers. Set workers to 0."
             )
         return Batched(dynamics_of(env_id), num_envs, seed)
+    if options.workers:
+        from onepolicy.envs.workers import WorkerEnv
+
+        return WorkerEnv(env_id, num_envs, seed, options, training=training)
     return GymEnv(env_id, num_envs, seed, options, training=training)
