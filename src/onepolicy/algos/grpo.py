@@ -23,7 +23,7 @@ from onepolicy.batch import PolicyBatch
 from onepolicy.core.advantages import Center, Scale, group_advantage
 from onepolicy.core.kl import k1
 from onepolicy.core.returns import discounted_returns
-from onepolicy.data.packing import token_batch
+from onepolicy.data.packing import minibatches, token_batch
 from onepolicy.errors import ConfigError, RewardError
 from onepolicy.run.seeding import derive_seed
 from onepolicy.types import Episode, Metrics, Task
@@ -107,14 +107,6 @@ def charge_kl(batch: PolicyBatch, kl_coef: float) -> PolicyBatch:
     cost = torch.where(batch.mask, k1(batch.logp_behaviour, batch.logp_ref), 0.0)
     to_go = discounted_returns(cost, torch.ones_like(cost), 0.0)
     return replace(batch, advantage=torch.where(batch.mask, batch.advantage - kl_coef * to_go, 0.0))
-
-
-def minibatches(batch: PolicyBatch, count: int, seed: int) -> list[PolicyBatch]:
-    """The batch's rows in `count` seeded random parts of nearly equal size."""
-    if count == 1:
-        return [batch]
-    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed))
-    return [batch.rows(part) for part in order.tensor_split(min(count, len(batch)))]
 
 
 def fit(

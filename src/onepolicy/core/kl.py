@@ -67,3 +67,17 @@ def exact_gaussian(mean: Tensor, log_std: Tensor, mean_ref: Tensor, log_std_ref:
     gap = log_std_ref - log_std
     spread = torch.exp(-2.0 * gap) + ((mean - mean_ref) * torch.exp(-log_std_ref)).square()
     return (gap + 0.5 * spread - 0.5).sum(-1)
+
+
+def adapted(coef: float, kl: float, *, target: float, samples: int, horizon: int) -> float:
+    """A KL coefficient moved towards a target: coef (1 + clip(kl / target - 1, -0.2, 0.2) samples / horizon).
+
+    kl, target: nats per sequence. samples: sequences since the last call; horizon: sequences over which the coefficient
+    may change by about a fifth of its logarithm's unit. Source: Ziegler et al. 2019 (arXiv 1909.08593), section 2.2;
+    openai/lm-human-preferences `train_policy.py: AdaptiveKLController`.
+
+    >>> adapted(0.1, 12.0, target=6.0, samples=500, horizon=10_000)  # +20 % at most, 1/20 of it
+    0.101
+    """
+    error = min(0.2, max(-0.2, kl / target - 1.0))
+    return coef * (1.0 + error * samples / horizon)

@@ -56,7 +56,7 @@ def read_jsonl(
     rows: list[X] = []
     lines: list[int] = []
     dropped: Counter[str] = Counter()
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         row, fault = _parse(line, parse)
@@ -133,8 +133,9 @@ DemonstrationStream = Shuffled[Example]
 """Batches of demonstrations in a seeded order, resumable: DemonstrationStream(examples, batch_size=..., seed=...)."""
 
 
-def _text(path: Path) -> str:
+def read_text(path: str | Path) -> str:
     """The text of a file. Raises: DataError when it is missing, a directory, empty or not UTF-8."""
+    path = Path(path)
     if not path.is_file():
         kind = "is a directory" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {kind}; expected a JSON-lines file. Check the path given as data.")

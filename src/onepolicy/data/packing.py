@@ -1,6 +1,6 @@
 """Episodes to rectangular batches, and rows to micro-batches that waste little on padding.
 
-In: `token_batch`, `split_by_tokens`. Not here: moving to a device, loss weights (core/reduce.py).
+In: `token_batch`, `minibatches`, `split_by_tokens`. Not here: moving to a device, loss weights (core/reduce.py).
 """
 
 from __future__ import annotations
@@ -77,6 +77,14 @@ def token_batch(
         logp_behaviour=torch.from_numpy(logp),
         advantage=torch.from_numpy(credit),
     )
+
+
+def minibatches(batch: PolicyBatch, count: int, seed: int) -> list[PolicyBatch]:
+    """The batch's rows in `count` seeded random parts of nearly equal size."""
+    if count == 1:
+        return [batch]
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed))
+    return [batch.rows(part) for part in order.tensor_split(min(count, len(batch)))]
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:

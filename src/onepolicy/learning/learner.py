@@ -34,7 +34,8 @@ class Mixed:
     """A second batch in the same optimizer step: coef times its own loss is added (PPO-ptx's pretraining gradient).
 
     name: its loss is logged as `name/loss`. coef: above 0, units of the first loss per unit of this one. Its reduction
-    is over its own tokens, whatever the first batch's size. Source: Ouyang et al. 2022 (InstructGPT), equation 2.
+    is over its own tokens, whatever the first batch's size. policy: what evaluates it, None for the learner's own (an
+    actor alone, where the learner has a critic too). Source: Ouyang et al. 2022 (InstructGPT), equation 2.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Mixed:
     loss: PolicyLoss
     coef: float
     reduction: Reduction = "token_mean"
+    policy: Any = None
 
     def __post_init__(self) -> None:
         if not self.coef > 0:
@@ -53,7 +55,8 @@ class PolicyLearner:
 
     policy: a torch module with `evaluate(inputs, action)`. loss: surrogate, ratio level and extra terms.
     optim: optimizer and schedule. reduction, length: see core.reduce.loss_weights. micro_tokens: at most this many
-    (padded) tokens or steps in memory at once, None for the whole batch. dump_dir: where bad batches go.
+    (padded) tokens or steps in memory at once, None for the whole batch. dump_dir: where bad batches go. apart,
+    apart_lr: a part of the policy, its critic, with apart_lr times the learning rate and a gradient clipped on its own.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class PolicyLearner:
         micro_tokens: int | None = None,
         guard: Guard | None = None,
         dump_dir: Path | None = None,
+        apart: torch.nn.Module | None = None,
+        apart_lr: float = 1.0,
     ) -> None:
         if micro_tokens is not None and micro_tokens < 1:
             raise ConfigError(f"micro_tokens is {micro_tokens}; a micro-batch holds at least 1 token. Set it >= 1.")
@@ -76,7 +81,7 @@ class PolicyLearner:
         self.reduction = reduction
         self.length = length
         self.micro_tokens = micro_tokens
-        self.stepper = Stepper(policy, optim, guard, dump_dir)
+        self.stepper = Stepper(policy, optim, guard, dump_dir, apart=apart, scale=apart_lr)
         self.dtype = torch.float64 if self.stepper.parameters[0].dtype == torch.float64 else torch.float32
         self._weighed: tuple[Tensor, Reduction, Tensor] | None = None
 
@@ -107,7 +112,7 @@ class PolicyLearner:
     def _add(self, extra: Mixed, sums: dict[str, Tensor]) -> None:
         """The gradient of coef times a mixed batch's loss, and its loss among the sums."""
         weight = extra.coef * self._weights(extra.batch.mask, extra.reduction)
-        found, _, _ = self._accumulate(extra.batch, weight, self.micro_tokens, extra.loss)
+        found, _, _ = self._accumulate(extra.batch, weight, self.micro_tokens, extra.loss, extra.policy)
         sums["learner/loss"] = sums["learner/loss"] + found["learner/loss"]
         sums[f"{extra.name}/loss"] = found["learner/loss"] / extra.coef
 
@@ -127,13 +132,13 @@ class PolicyLearner:
                 retries += 1
 
     def _accumulate(
-        self, batch: PolicyBatch, weight: Tensor, budget: int | None, loss: PolicyLoss
+        self, batch: PolicyBatch, weight: Tensor, budget: int | None, loss: PolicyLoss, policy: Any = None
     ) -> tuple[dict[str, Tensor], Tensor, int]:
         sums: dict[str, Tensor] = {}
         gaps: list[Tensor] = []
         for micro, part in _micro_batches(batch, weight, budget):
             with precision_context(self.optim, weight.device):
-                evaluation = self.policy.evaluate(micro.inputs, micro.action)
+                evaluation = (policy or self.policy).evaluate(micro.inputs, micro.action)
             out = policy_loss(evaluation, micro, part, loss)
             out.loss.backward()  # type: ignore[no-untyped-call]
             values = {**out.metrics, "learner/loss": out.loss.detach()}
@@ -172,12 +177,15 @@ class PolicyLearner:
 def evaluate_in_parts(policy: Any, batch: PolicyBatch, budget: int | None) -> Evaluation:
     """What `policy` says of the batch's actions, [B, T] without a graph, at most `budget` padded tokens at a time."""
     zeros = torch.zeros(batch.mask.shape, dtype=batch.logp_behaviour.dtype, device=batch.mask.device)
-    logp, entropy = zeros, zeros.clone()
+    logp, entropy, value = zeros, zeros.clone(), None
     for index, span, part in _parts(batch, budget):
         found = policy.evaluate(part.inputs, part.action)
         logp[index, span] = found.logp.to(logp.dtype)
         entropy[index, span] = found.entropy.to(logp.dtype)
-    return Evaluation(logp=logp, entropy=entropy)
+        if found.value is not None:
+            value = zeros.clone() if value is None else value
+            value[index, span] = found.value.to(logp.dtype)
+    return Evaluation(logp=logp, entropy=entropy, value=value)
 
 
 def dump_batch(batch: PolicyBatch, metrics: Metrics, path: Path) -> Path:

@@ -35,25 +35,41 @@ class Guard:
 class Stepper:
     """The only owner of its parameters' optimizer state; a step is `begin`, backward passes, `finish`.
 
-    dump_dir: where bad batches go, None for nowhere.
+    dump_dir: where bad batches go, None for nowhere. apart: parameters, all of the module's, that have a learning rate
+    of their own, `scale` times the schedule's, and whose gradient is clipped apart from the others': a critic's.
     """
 
     def __init__(
-        self, module: nn.Module, optim: OptimConfig, guard: Guard | None = None, dump_dir: Path | None = None
+        self,
+        module: nn.Module,
+        optim: OptimConfig,
+        guard: Guard | None = None,
+        dump_dir: Path | None = None,
+        *,
+        apart: nn.Module | None = None,
+        scale: float = 1.0,
     ) -> None:
         self.optim = optim
         self.guard = guard or Guard()
         self.dump_dir = dump_dir
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, optim)
+        own = {id(p) for p in apart.parameters()} if apart is not None else set()
+        self.groups = [[p for p in self.parameters if (id(p) in own) == side] for side in (False, True)]
+        self.scale = scale
+        if own:
+            group = self.optimizer.param_groups[0]
+            rest = {name: value for name, value in group.items() if name != "params"}
+            group["params"] = self.groups[0]
+            self.optimizer.add_param_group({**rest, "params": self.groups[1]})
         self.steps = 0
         self.bad_steps = 0
         self.skipped = 0
 
     def begin(self) -> None:
         """The learning rate of this step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr_at(self.optim, self.steps)
+        for group, scale in zip(self.optimizer.param_groups, (1.0, self.scale)):
+            group["lr"] = scale * lr_at(self.optim, self.steps)
 
     def discard(self) -> None:
         """No gradients, as before the first backward pass."""
@@ -66,7 +82,8 @@ class Stepper:
         Raises: TrainingError after guard.max_bad_steps non-finite steps in a row.
         """
         self.sum_gradients()
-        norm = clip_gradients(self.parameters, self.optim.max_grad_norm)
+        norms = [clip_gradients(group, self.optim.max_grad_norm) for group in self.groups if group]
+        norm = math.hypot(*norms)
         names = sorted(sums)
         totals = sum_over_ranks([torch.stack([sums[name] for name in names]).double()])[0].tolist()
         metrics: Metrics = dict(zip(names, totals, strict=True))
