@@ -66,10 +66,13 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def contamination(problems: Mapping[str, str], rows: Iterable[tuple[int, str]], *, n: int = DEFAULT_N) -> Contamination:
+def contamination(
+    problems: Mapping[str, str], rows: Iterable[tuple[int, str]], *, n: int = DEFAULT_N, share: float = 0.0
+) -> Contamination:
     """Which problems (id -> text) share an n-gram of words with one of the rows (number, text).
 
-    A problem of fewer than n words, but at least 5, is one n-gram as a whole. An n-gram does not cross rows.
+    A problem of fewer than n words, but at least 5, is one n-gram as a whole. An n-gram does not cross rows. share: the
+    least share of a problem's n-grams that flags it; GPT-3's authors flagged any.
     Raises: ConfigError for n below 5. Source: Brown et al. 2020 (arXiv 2005.14165), appendix C.
     """
     if n < SHORTEST:
@@ -100,6 +103,7 @@ def contamination(problems: Mapping[str, str], rows: Iterable[tuple[int, str]], 
     flagged = [
         Overlap(name, len(found) / sizes[name], row := min(found.values()), _first(found, row))
         for name, found in ((name, hits[name]) for name in problems if name in hits)
+        if len(found) >= share * sizes[name]
     ]
     return Contamination(n, len(problems), count, tuple(flagged), len(problems) - len(sizes))
 
