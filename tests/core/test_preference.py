@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onepolicy.core.preference import DPO_KINDS, all_pairs, bradley_terry, dpo, implicit_reward
+from onepolicy.core.preference import DPO_KINDS, all_pairs, bradley_terry, dpo, implicit_reward, kto, odds_ratio, simpo
 from onepolicy.errors import ConfigError, DataError
 
 
@@ -205,3 +205,38 @@ def test_a_ranking_s_margin_is_each_of_its_pairs():
     three = bradley_terry(score[1, [0, 0, 1]], score[1, [1, 2, 2]], 2.0).mean()
     found = all_pairs(score, rank.double(), present, margin)
     assert found.tolist() == pytest.approx([pair.item(), three.item()], abs=1e-12)
+
+
+def test_simpo_is_bradley_and_terry_on_scaled_means():
+    c, r = torch.tensor([-0.3, -2.0]), torch.tensor([-1.1, -0.4])
+    assert torch.allclose(simpo(c, r, beta=2.5, margin=0.7), bradley_terry(2.5 * c, 2.5 * r, 0.7))
+    with pytest.raises(ConfigError, match="beta is 0"):
+        simpo(c, r, beta=0)
+    with pytest.raises(ConfigError, match="margin is -1"):
+        simpo(c, r, beta=1, margin=-1)
+
+
+def test_the_odds_ratio_against_the_formula_and_its_gradient():
+    """-log sigmoid(log OR) is log(1 + 1/OR); in float64, and finite for an answer of probability 1."""
+    c, r = torch.tensor([-0.2, -1.0], dtype=torch.float64), torch.tensor([-0.9, -0.1], dtype=torch.float64)
+    odds = [p.exp() / (1 - p.exp()) for p in (c, r)]
+    assert torch.allclose(odds_ratio(c, r), torch.log1p(odds[1] / odds[0]), atol=1e-12)
+    inputs = (c.clone().requires_grad_(), r.clone().requires_grad_())
+    assert torch.autograd.gradcheck(odds_ratio, inputs)
+    assert torch.isfinite(odds_ratio(torch.zeros(1), torch.full((1,), -3.0))).all()
+
+
+def test_kto_counts_gains_from_the_divergence_and_saturates():
+    """One minus sigmoid(beta (h - z)) for good, sigmoid of the same for bad; far gains no longer count."""
+    h = torch.tensor([0.0, 2.0, 50.0, -50.0], dtype=torch.float64)
+    zero = torch.zeros_like(h)
+    for good in (True, False):
+        found = kto(h, zero, torch.full((4,), good), 1.0, beta=0.5, good_weight=1.0, bad_weight=2.0)
+        for i, x in enumerate(h.tolist()):
+            p = 1 / (1 + math.exp(-0.5 * (x - 1.0)))
+            assert found[i].item() == pytest.approx(1 - p if good else 2 * p, abs=1e-12)
+    logp = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+    kto(logp, torch.zeros(1, dtype=torch.float64), torch.tensor([True]), 0.0, beta=0.1).sum().backward()
+    assert logp.grad.item() < 0  # a good answer is made likelier
+    with pytest.raises(ConfigError, match="weights are -1"):
+        kto(h, zero, torch.ones(4, dtype=torch.bool), 0.0, beta=0.1, good_weight=-1.0)

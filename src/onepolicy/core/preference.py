@@ -100,8 +100,7 @@ def dpo(
     )
     if kind not in DPO_KINDS:
         raise ConfigError(f"unknown DPO kind {kind!r}. {nearest(kind, DPO_KINDS)}")
-    if not beta > 0:
-        raise ConfigError(f"beta is {beta}; it must be positive: 0 would ignore the preferences.")
+    _positive(beta)
     if label_smoothing and kind in ("ipo", "hinge"):
         raise ConfigError(f"label_smoothing is {label_smoothing}; kind {kind!r} has none. Set it to 0.")
     if not 0.0 <= label_smoothing < 0.5:
@@ -115,3 +114,76 @@ def dpo(
     if kind == "sigmoid":
         return (1.0 - label_smoothing) * right + label_smoothing * wrong
     return ((1.0 - label_smoothing) * right - label_smoothing * wrong) / (1.0 - 2.0 * label_smoothing)
+
+
+def simpo(mean_chosen: Tensor, mean_rejected: Tensor, beta: float, margin: float = 0.0) -> Tensor:
+    """SimPO's loss, -log sigmoid(beta (c - r) - margin), of mean log-probabilities per token; no reference.
+
+    mean_chosen, mean_rejected [...]: nats per token. beta > 0; margin >= 0, reward units (the paper's gamma).
+    Returns: [...], nats. Raises: ConfigError for beta <= 0 or a negative margin.
+    Source: Meng et al. 2024 (SimPO, arXiv 2405.14734), equation 6.
+
+    >>> import torch
+    >>> simpo(torch.tensor([-1.0]), torch.tensor([-1.5]), beta=2.0, margin=1.0)
+    tensor([0.6931])
+    """
+    check.same_shape(mean_chosen=mean_chosen, mean_rejected=mean_rejected)
+    _positive(beta)
+    if margin < 0:
+        raise ConfigError(f"margin is {margin}; SimPO's gamma is at least 0.")
+    return -logsigmoid(beta * (mean_chosen - mean_rejected) - margin)
+
+
+def odds_ratio(mean_chosen: Tensor, mean_rejected: Tensor) -> Tensor:
+    """ORPO's penalty, -log sigmoid(log odds(c) - log odds(r)) with odds p / (1 - p), p = exp(mean log-probability).
+
+    mean_chosen, mean_rejected [...]: nats per token, below 0. The whole loss is the chosen answer's negative
+    log-likelihood plus a coefficient times this. Returns: [...], nats.
+    Source: Hong et al. 2024 (ORPO, arXiv 2403.07691), equations 3 to 7.
+
+    >>> import torch
+    >>> half, fifth = torch.tensor([0.5]).log(), torch.tensor([0.2]).log()
+    >>> odds_ratio(half, fifth)  # odds 1 against 1/4: log(1 + 1/4)
+    tensor([0.2231])
+    """
+    check.same_shape(mean_chosen=mean_chosen, mean_rejected=mean_rejected)
+    return -logsigmoid(_log_odds(mean_chosen) - _log_odds(mean_rejected))
+
+
+def kto(
+    logp: Tensor,
+    logp_ref: Tensor,
+    good: Tensor,
+    divergence: Tensor | float,
+    beta: float,
+    good_weight: float = 1.0,
+    bad_weight: float = 1.0,
+) -> Tensor:
+    """KTO's loss of answers judged one by one, w (1 - sigmoid(+-beta (log pi / pi_ref - z))), + for good ones.
+
+    logp, logp_ref [...]: of whole answers, nats. good [...] bool. divergence: z, the policy's KL to the reference, a
+    number or [...], at least 0 and without gradient: the point from which gains and losses are counted. weights: of
+    good and of bad answers; with n of each, the paper keeps good_weight n_good / (bad_weight n_bad) in [1, 4/3].
+    Returns: [...], in (0, weight). Raises: ConfigError for beta <= 0 or a weight below 0.
+    Source: Ethayarajh et al. 2024 (KTO, arXiv 2402.01306), equation 8.
+
+    >>> import torch
+    >>> kto(torch.tensor([0.0, 0.0]), torch.tensor([0.0, 0.0]), torch.tensor([True, False]), 0.0, beta=0.1)
+    tensor([0.5000, 0.5000])
+    """
+    check.same_shape(logp=logp, logp_ref=logp_ref, good=good)
+    _positive(beta)
+    if good_weight < 0 or bad_weight < 0:
+        raise ConfigError(f"weights are {good_weight} and {bad_weight}; they are at least 0.")
+    lead = beta * (logp - logp_ref - divergence)
+    return torch.where(good, good_weight * torch.sigmoid(-lead), bad_weight * torch.sigmoid(lead))
+
+
+def _positive(beta: float) -> None:
+    if not beta > 0:
+        raise ConfigError(f"beta is {beta}; it must be positive: 0 would ignore the preferences.")
+
+
+def _log_odds(logp: Tensor) -> Tensor:
+    """log p - log(1 - p), from log p < 0."""
+    return logp - torch.log(-torch.expm1(logp.clamp(max=-1e-6)))
