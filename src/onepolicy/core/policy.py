@@ -137,19 +137,11 @@ class PolicyLoss:
     kl: kl.KlEstimator = kl.k3
 
 
-def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss: PolicyLoss) -> LossOutput:
-    """The loss of a batch or of a part of one, sum(weight * per_element), and its parts.
+def loss_elements(evaluation: Evaluation, batch: PolicyBatch, loss: PolicyLoss) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss per element, not yet weighed, and what it is made of, [B, T] each; see `policy_loss`.
 
-    evaluation: of batch.action by the policy being trained. weight [B, T]: from reduce.loss_weights, 0 where
-    batch.mask is False; there the other tensors may hold anything, NaN included, without touching loss or gradient.
-    logp_old is batch.logp_old, or logp_behaviour when that is None.
-    Returns: the scalar and detached weighted sums, which add up over micro-batches: policy/loss (the surrogate
-    alone), policy/entropy, policy/kl_old (e^d - 1 - d with d the token log-ratio; 0 on-policy), policy/clip_fraction
-    (the share of weight the clip acts on, for this module's clipping surrogates), policy/kl_ref with a reference,
-    value/loss with a critic.
-    Raises: ConfigError when a coefficient needs what the batch or the policy lacks; DataError for unequal shapes.
+    policy/kl_old and policy/clip_fraction carry no gradient.
     """
-    _check(evaluation, batch, weight, loss)
     counted = _counted(batch.mask)
     old = counted(batch.logp_behaviour if batch.logp_old is None else batch.logp_old)
     logp, entropy, advantage = counted(evaluation.logp), counted(evaluation.entropy), counted(batch.advantage)
@@ -174,6 +166,24 @@ def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss
         acting = clip_acts(loss.surrogate, ratio, logp, advantage)
         if acting is not None:
             parts["policy/clip_fraction"] = acting.to(element.dtype)
+    return element, parts
+
+
+def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss: PolicyLoss) -> LossOutput:
+    """The loss of a batch or of a part of one, sum(weight * per_element), and its parts.
+
+    evaluation: of batch.action by the policy being trained. weight [B, T]: from reduce.loss_weights, 0 where
+    batch.mask is False; there the other tensors may hold anything, NaN included, without touching loss or gradient.
+    logp_old is batch.logp_old, or logp_behaviour when that is None.
+    Returns: the scalar and detached weighted sums, which add up over micro-batches: policy/loss (the surrogate
+    alone), policy/entropy, policy/kl_old (e^d - 1 - d with d the token log-ratio; 0 on-policy), policy/clip_fraction
+    (the share of weight the clip acts on, for this module's clipping surrogates), policy/kl_ref with a reference,
+    value/loss with a critic.
+    Raises: ConfigError when a coefficient needs what the batch or the policy lacks; DataError for unequal shapes.
+    """
+    _check(evaluation, batch, weight, loss)
+    element, parts = loss_elements(evaluation, batch, loss)
+    with torch.no_grad():
         rows = torch.stack(list(parts.values())).view(len(parts), -1)
         sums = rows.mv(weight.reshape(-1).to(rows.dtype)).unbind()
     return LossOutput((element * weight).sum(), dict(zip(parts, sums)))

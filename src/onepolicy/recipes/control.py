@@ -274,9 +274,11 @@ def load(run: Run) -> Report:
     """
     config = from_json(Config, run.config)
     if config.seeds > 1:
-        from onepolicy.recipes.seeds import best_seed
+        from onepolicy.recipes import lockstep, seeds
 
-        return load(Run.open(best_seed(config, run.directory)))
+        if not seeds.apart(run.directory):
+            return lockstep.load(run, config)
+        return load(Run.open(seeds.best_seed(config, run.directory)))
     env = make(config.env, 1, 0)
     policy = policy_of(config, env)
     _, player, scaling = scaled(config, env, policy)

@@ -20,7 +20,7 @@ from onepolicy.data.replay import Replay
 from onepolicy.envs.scaled import Scaled, bounds
 from onepolicy.envs.vector import Box, ControlEnv, Discrete, make
 from onepolicy.errors import ConfigError
-from onepolicy.evaluation.returns import MOST_WORLDS, over_seeds, play
+from onepolicy.evaluation.returns import MOST_WORLDS, play
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.world_model import WorldModel
 from onepolicy.nn.actors import ActorPolicy, SquashedPolicy
@@ -38,7 +38,7 @@ from onepolicy.recipes.off_policy_config import (
     td3_of,
     world_model_of,
 )
-from onepolicy.recipes.side_by_side import Loop, last_of
+from onepolicy.recipes.side_by_side import Loop, last_of, table_of
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json, to_json
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
@@ -203,11 +203,8 @@ def finish(run: Run, config: Config) -> str:
         text = f"{config.algo} on {config.env}, seed {config.seed}: mean return {scores[config.seed]:.1f} {over}."
         run.finish(text)
         return text
-    rows = [f"seed {seed:>4}  {score:>10.1f}" for seed, score in scores.items()]
-    for name, found in over_seeds(list(scores.values())).items():
-        rows.append(f"{name:<9}  {found.value:>10.1f}  [{found.low:.1f}, {found.high:.1f}]")
     text = f"{config.algo} on {config.env}, {config.seeds} seeds: mean return {over}; 95 % bootstrap over seeds."
-    table = "\n".join(rows)
+    table = table_of(scores)
     run.finish(text, tables={"Return by seed": table})
     return f"{text}\n{table}"
 

@@ -18,10 +18,10 @@ from subprocess import Popen
 
 from onepolicy.envs.vector import make
 from onepolicy.errors import TrainingError
-from onepolicy.evaluation.returns import over_seeds
-from onepolicy.recipes import control
+from onepolicy.recipes import control, lockstep
 from onepolicy.recipes.control import last_metrics
 from onepolicy.recipes.control_config import Config
+from onepolicy.recipes.side_by_side import table_of
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json
 from onepolicy.run.journal import read_lines
 from onepolicy.run.process import read_status
@@ -46,7 +46,9 @@ def train_seeds(config: Config, resume: Path | None = None) -> Report:
 
     Raises: TrainingError with the last words of a seed that failed; SystemExit when interrupted, all seeds saved.
     """
-    make(config.env, 1, config.seed)  # a world that cannot be made is one error here, not one in every process
+    env = make(config.env, 1, config.seed)  # a world that cannot be made is one error here, not one in every process
+    if lockstep.in_lockstep(config, env) and not (resume and apart(resume)):
+        return lockstep.main(config, resume)
     run = control.open_run(config, resume)
     configs = seed_configs(config, run.directory)
     with run:
@@ -139,16 +141,18 @@ def report(run: Run, config: Config, configs: Sequence[Config]) -> str:
     for step in sorted(merged):
         run.log(step, merged[step])
     scores = {c.seed: last_metrics(Path(c.out))["eval/return"] for c in configs}
-    found = over_seeds(list(scores.values()))
-    rows = [f"seed {seed:>4}  {score:>10.1f}" for seed, score in scores.items()]
-    rows += [f"{name:<9}  {i.value:>10.1f}  [{i.low:.1f}, {i.high:.1f}]" for name, i in found.items()]
-    table = "\n".join(rows)
+    table = table_of(scores)
     summary = (
         f"{config.algo} on {config.env}, {config.seeds} seeds: mean return over {config.eval_episodes} greedy episodes "
         f"of each seed's last policy, after {config.steps:,} steps; intervals are 95 % bootstrap over seeds."
     )
     run.finish(summary, tables={"Return by seed": table})
     return f"{summary}\n{table}"
+
+
+def apart(directory: Path) -> bool:
+    """Whether a run's seeds trained in processes of their own."""
+    return any(directory.glob("seed-*"))
 
 
 def best_seed(config: Config, directory: Path) -> Path:

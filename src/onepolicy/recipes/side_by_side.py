@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from onepolicy.evaluation.returns import over_seeds
 from onepolicy.run.journal import read_lines
 from onepolicy.run.progress import Bar
 from onepolicy.run.run import Run
@@ -100,3 +101,11 @@ def last_of(directory: Path, seeds: Sequence[int], name: str) -> dict[int, float
             if line.get(key) is not None:
                 found[seed] = float(line[key])
     return found
+
+
+def table_of(scores: Mapping[int, float]) -> str:
+    """The seeds' scores as lines of text, then their mean and interquartile mean with 95 % bootstrap intervals."""
+    rows = [f"seed {seed:>4}  {score:>10.1f}" for seed, score in scores.items()]
+    found = over_seeds(list(scores.values()))
+    rows += [f"{name:<9}  {i.value:>10.1f}  [{i.low:.1f}, {i.high:.1f}]" for name, i in found.items()]
+    return "\n".join(rows)
