@@ -2,7 +2,7 @@
 
 `Collector` plays a fixed number of steps, episodes going on from one rollout to the next; `collect_episodes` makes it
 play whole episodes. It is a checkpoint part: saved between two rollouts and loaded again, it goes on as if never
-stopped. Acting never sees advantages, and no gradient flows here.
+stopped, what a recurrent policy remembers included. Acting never sees advantages, and no gradient flows here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from onepolicy.data.rollout import Ended, Rollout, concatenate, first_episodes
-from onepolicy.envs.vector import Box, ControlEnv
+from onepolicy.envs.vector import ActionSpace, Box, ControlEnv, Discrete, MultiDiscrete
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.nn.mlp import Array
 from onepolicy.nn.policies import ControlPolicy, Sampler
@@ -42,6 +42,7 @@ class Collector:
         self.rng = derive_rng(seed, "act")
         self.env_steps = 0
         self.window: deque[Ended] = deque(maxlen=WINDOW)
+        self._state: Array | None = None
         self._total = np.zeros(env.num_envs)
         self._length = np.zeros(env.num_envs, dtype=np.int64)
 
@@ -50,7 +51,10 @@ class Collector:
 
         Raises: DataError for an observation or reward that is not finite, naming env, world and step.
         """
-        tape = _Tape(self.env, self.policy.sampler(self.rng), self.steps)
+        sampler = self.policy.sampler(self.rng)
+        if sampler.memory is not None and self._state is not None:
+            sampler.memory.state = self._state
+        tape = _Tape(self.env, sampler, self.steps)
         obs = self.env.obs.numpy()
         for t in range(self.steps):
             self._require_finite("observation", obs, t)
@@ -62,6 +66,7 @@ class Collector:
             t = int(np.argwhere(~np.isfinite(tape.paid).all(axis=0))[0, 0])
             self._require_finite("reward", tape.paid[:, t], t + 1)
         rollout = tape.rollout(obs, self._episodes(tape))
+        self._state = sampler.memory and sampler.memory.state
         self.env_steps += self.env.num_envs * self.steps
         self.window.extend(rollout.ended)
         return rollout
@@ -69,6 +74,7 @@ class Collector:
     def restart(self, seed: int) -> None:
         """New episodes in all worlds; those under way are given up."""
         self.env.reset(seed)
+        self._state = None
         self._total[:], self._length[:] = 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,10 +87,11 @@ class Collector:
             "window": [tuple(e) for e in self.window],
             "total": self._total.copy(),
             "length": self._length.copy(),
+            "memory": self._state,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of state_dict. Where worlds could not be saved and start anew, so do their returns."""
+        """The inverse of state_dict. Where worlds could not be saved and start anew, so do returns and memory."""
         self.env.load_state_dict(state["env"])
         self.rng.bit_generator.state = state["rng"]
         self.env_steps = state["env_steps"]
@@ -92,6 +99,7 @@ class Collector:
         same = np.array_equal(self.env.obs.numpy(), state["obs"])
         self._total = state["total"].copy() if same else np.zeros(self.env.num_envs)
         self._length = state["length"].copy() if same else np.zeros(self.env.num_envs, dtype=np.int64)
+        self._state = state["memory"] if same else None
 
     def _episodes(self, tape: _Tape) -> list[Ended]:
         """The episodes that ended on the tape; adds the rewards that the worlds paid to the returns under way."""
@@ -157,17 +165,17 @@ class _Tape:
     def __init__(self, env: ControlEnv, sampler: Sampler, steps: int) -> None:
         self.env, self.sampler = env, sampler
         shape = (env.num_envs, steps)
-        self.obs = np.empty((*shape, env.obs_dim), dtype=np.float32)
-        actions = env.actions
-        self.action: NDArray[Any] = (
-            np.empty((*shape, actions.dim), np.float32) if isinstance(actions, Box) else np.empty(shape, np.int64)
-        )
+        self.obs: NDArray[Any] = np.empty((*shape, env.obs_dim), dtype=env.obs.numpy().dtype)
+        self.action = np.empty((*shape, *_action_shape(env.actions)), _ACTION_TYPES[type(env.actions)])
         self.logp, self.value, self.reward = np.empty((3, *shape), dtype=np.float32)
         self.paid = self.reward
         """Rewards before any scaling."""
         self.terminated, self.truncated = np.empty((2, *shape), dtype=bool)
         self.cut: list[tuple[int, Array]] = []
         """Step and final observations [N, D] where any episode was truncated; 0 in the other worlds."""
+        self.cut_value: list[Array] = []
+        """Their values [N] by a recurrent policy, which knows them only while it remembers the episode."""
+        self.state = None if sampler.memory is None else sampler.memory.of(env.num_envs)
 
     def play(self, t: int, obs: Array) -> Array:
         """Step t of all worlds from obs [N, D]; what to act on next."""
@@ -181,7 +189,12 @@ class _Tape:
         self.terminated[:, t] = step.terminated.numpy()
         self.truncated[:, t] = truncated = step.truncated.numpy()
         if truncated.any():
-            self.cut.append((t, np.where(truncated[:, None], step.final_obs.numpy(), np.float32(0.0))))
+            final_obs = step.final_obs.numpy()
+            self.cut.append((t, np.where(truncated[:, None], final_obs, final_obs.dtype.type(0))))
+            if self.sampler.memory is not None:
+                self.cut_value.append(self.sampler.value(final_obs))
+        if self.sampler.memory is not None:
+            self.sampler.memory.forget(self.terminated[:, t] | truncated)
         return step.obs.numpy()
 
     def rollout(self, obs: Array, ended: list[Ended]) -> Rollout:
@@ -189,9 +202,10 @@ class _Tape:
         following = np.empty_like(self.value)
         following[:, :-1] = self.value[:, 1:]
         following[:, -1] = self.sampler.value(obs)
-        for t, final_obs in self.cut:
+        for k, (t, final_obs) in enumerate(self.cut):
             truncated = self.truncated[:, t]
-            following[truncated, t] = self.sampler.value(final_obs[truncated])
+            known = self.cut_value[k][truncated] if self.cut_value else self.sampler.value(final_obs[truncated])
+            following[truncated, t] = known
         following[self.terminated] = 0.0
         return Rollout(
             obs=torch.from_numpy(self.obs),
@@ -204,4 +218,19 @@ class _Tape:
             truncated=torch.from_numpy(self.truncated),
             mask=torch.ones(self.value.shape, dtype=torch.bool),
             ended=tuple(ended),
+            state=None if self.state is None else torch.from_numpy(self.state),
         )
+
+
+def _action_shape(actions: ActionSpace) -> tuple[int, ...]:
+    """Of one world's action."""
+    if isinstance(actions, Discrete):
+        return ()
+    return (actions.dim,) if isinstance(actions, Box) else (len(actions.sizes),)
+
+
+_ACTION_TYPES: dict[type[ActionSpace], type[np.float32] | type[np.int64]] = {
+    Discrete: np.int64,
+    MultiDiscrete: np.int64,
+    Box: np.float32,
+}

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from onepolicy.acting.collect import WINDOW
 from onepolicy.data.frames import FrameReplay
 from onepolicy.data.replay import Floats, Replay
-from onepolicy.envs.vector import Box, ControlEnv
+from onepolicy.envs.vector import Box, ControlEnv, Discrete
 from onepolicy.errors import ConfigError, DataError
+from onepolicy.nn.legal import LOWEST
 from onepolicy.run.seeding import derive_rng
 from onepolicy.types import Metrics
 
@@ -121,9 +122,13 @@ class Explorer:
         self.windows = [deque(map(tuple, window), maxlen=WINDOW) for window in state["windows"]]
 
     def _any(self) -> NDArray[Any]:
-        """Actions alike over all there are; in a box without bounds, from the unit cube around 0."""
+        """Actions alike over all that are legal; in a box without bounds, from the unit cube around 0."""
         actions, worlds = self.envs[0].actions, self.replay.num_envs
         if not isinstance(actions, Box):
+            if actions.masked:
+                legal = self.obs[..., -actions.bits :] > 0.5
+                return np.stack([any_legal(mine, rng) for mine, rng in zip(legal, self.rngs, strict=True)])
+            assert isinstance(actions, Discrete)
             return np.stack([rng.integers(0, actions.n, worlds) for rng in self.rngs])
         low, high = (
             np.nan_to_num(np.array(b, np.float32), neginf=-1.0, posinf=1.0) for b in (actions.low, actions.high)
@@ -142,14 +147,27 @@ class Explorer:
                 )
 
 
+def any_legal(legal: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+    """One of the legal actions of each row, all alike. legal [N, A] -> [N]."""
+    counts = legal.cumsum(axis=1)
+    drawn = (rng.random(len(legal)) * counts[:, -1]).astype(np.int64)
+    return (counts <= drawn[:, None]).sum(axis=1)
+
+
 def epsilon_greedy(q: Floats, epsilon: float, rngs: Sequence[np.random.Generator]) -> NDArray[np.int64]:
-    """The first best action of each row, or with probability epsilon any. q [S, N, A] -> [S, N]."""
+    """The first best action of each row, or with probability epsilon any. q [S, N, A] -> [S, N].
+
+    Actions whose value is LOWEST are illegal and never taken.
+    """
     _, worlds, actions = q.shape
     best = q.argmax(axis=-1)
     if epsilon <= 0:
         return best
-    for mine, rng in zip(best, rngs, strict=True):
+    legal = q > LOWEST
+    free = bool(legal.all())
+    for mine, allowed, rng in zip(best, legal, rngs, strict=True):
         explore: NDArray[np.bool_] = np.less(rng.random(worlds), epsilon)
         if explore.any():
-            mine[explore] = rng.integers(0, actions, int(explore.sum()))
+            count = int(explore.sum())
+            mine[explore] = rng.integers(0, actions, count) if free else any_legal(allowed[explore], rng)
     return best

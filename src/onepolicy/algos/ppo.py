@@ -105,7 +105,7 @@ def credit(rollout: Rollout, config: Config) -> PolicyBatch:
 
 def normalised(batch: PolicyBatch) -> PolicyBatch:
     """The minibatch with advantages of mean 0 and standard deviation 1; a single step keeps its advantage."""
-    if len(batch) == 1:
+    if batch.mask.numel() == 1:
         return batch
     return replace(batch, advantage=whiten(batch.advantage, batch.mask))
 
@@ -115,7 +115,7 @@ def epochs_of(batch: PolicyBatch, config: Config, *seed: int | str) -> Iterator[
 
     A minibatch that is the whole batch is the same in every epoch and is normalised once.
     """
-    if config.batch_size >= len(batch):
+    if config.batch_size >= batch.mask.numel():
         yield from [normalised(batch)] * config.epochs
         return
     for epoch in range(config.epochs):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from onepolicy.batch import PolicyBatch
+from onepolicy.batch import PolicyBatch, SequenceInputs
 from onepolicy.core.value import explained_variance
 from onepolicy.errors import ConfigError
 from onepolicy.run.seeding import derive_rng
@@ -33,11 +33,13 @@ class Ended(NamedTuple):
 class Rollout:
     """T steps of N worlds.
 
-    obs [N, T, D] float32. action [N, T] int64 or [N, T, dim] float32. logp [N, T]: nats, when drawn.
+    obs [N, T, D] float32, uint8 of images. action [N, T] or [N, T, choices] int64, or [N, T, dim] float32. logp
+    [N, T]: nats, when drawn.
     value [N, T]: V(obs), reward units. next_value [N, T]: V of the observation that truly followed, that is the next
     row's or, where the episode was truncated, that of the observation it ended on; 0 where it terminated.
     reward [N, T]. terminated, truncated [N, T] bool; both can be true, then terminated counts.
     mask [N, T] bool: True where the step belongs to the data. ended: the episodes that ended here, wherever they began.
+    state [N, K]: what a recurrent policy remembered before step 0; None for one that remembers nothing.
     """
 
     obs: Tensor
@@ -50,6 +52,7 @@ class Rollout:
     truncated: Tensor
     mask: Tensor
     ended: tuple[Ended, ...] = ()
+    state: Tensor | None = None
 
     def discount(self, gamma: float) -> Tensor:
         """The factor on what follows each step, gamma (1 - terminated), [N, T]: a time limit ends nothing of value."""
@@ -63,7 +66,7 @@ class Rollout:
     def batch(self, advantage: Tensor) -> PolicyBatch:
         """The [N, T] batch to learn from. advantage [N, T]: over V; the critic's target is advantage + value."""
         return PolicyBatch(
-            inputs=self.obs,
+            inputs=self.obs if self.state is None else SequenceInputs(self.obs, self._start, self.state),
             action=self.action,
             mask=self.mask,
             logp_behaviour=self.logp,
@@ -72,14 +75,25 @@ class Rollout:
             value_target=advantage + self.value,
         )
 
+    @property
+    def _start(self) -> Tensor:
+        """True at the first step of an episode, [N, T]; at step 0 the state itself says what is remembered."""
+        start = torch.zeros_like(self.terminated)
+        start[:, 1:] = (self.terminated | self.truncated)[:, :-1]
+        return start
+
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
     """Rollouts of the same worlds, one after the other in time."""
-    names = [f.name for f in fields(Rollout) if f.name != "ended"]
+    names = [f.name for f in fields(Rollout) if f.name not in _ONCE]
     joined = {name: torch.cat([getattr(r, name) for r in rollouts], dim=1) for name in names}
     starts = [sum(r.mask.shape[1] for r in rollouts[:k]) for k in range(len(rollouts))]
     ended = (e._replace(step=e.step + start) for r, start in zip(rollouts, starts, strict=True) for e in r.ended)
-    return Rollout(**joined, ended=tuple(ended))
+    return Rollout(**joined, ended=tuple(ended), state=rollouts[0].state)
+
+
+_ONCE = ("ended", "state")
+"""Fields of a rollout that are not [N, T]."""
 
 
 def first_episodes(rollout: Rollout, count: int) -> Rollout:
@@ -92,12 +106,17 @@ def first_episodes(rollout: Rollout, count: int) -> Rollout:
     mask = rollout.mask & (ends.cumsum(1) - ends < count)
     ended = tuple(e for e in rollout.ended if bool(mask[e.world, e.step]))
     last = int(mask.any(0).nonzero().max()) + 1
-    cut = {f.name: getattr(rollout, f.name)[:, :last] for f in fields(Rollout) if f.name not in ("ended", "mask")}
+    cut = {f.name: getattr(rollout, f.name)[:, :last] for f in fields(Rollout) if f.name not in (*_ONCE, "mask")}
     return replace(rollout, **cut, mask=mask[:, :last], ended=ended)
 
 
 def flatten(batch: PolicyBatch) -> PolicyBatch:
-    """The batch's counted steps as rows of one step: [N, T, ...] to [B, 1, ...], B the number of True in the mask."""
+    """The batch's counted steps as rows of one step: [N, T, ...] to [B, 1, ...], B the number of True in the mask.
+
+    A batch of sequences stays as it is: what was remembered at a step is known only by going there.
+    """
+    if isinstance(batch.inputs, SequenceInputs):
+        return batch
     mask = batch.mask
     if bool(mask.all()):
         return batch.map(lambda x: x.reshape(-1, 1, *x.shape[2:]))
@@ -112,14 +131,16 @@ def critic_metrics(batch: PolicyBatch) -> Metrics:
 
 
 def minibatches(batch: PolicyBatch, size: int, *seed: int | str) -> Iterator[PolicyBatch]:
-    """The rows once each, in random parts of `size` (the last may be smaller), shuffled over the whole batch.
+    """The rows once each, in random parts of `size` steps (the last may be smaller), shuffled over the whole batch.
 
+    Rows of several steps stay whole: as many as do not exceed `size`, at least one.
     seed: what the order is derived from (run seed, iteration, epoch), so that no generator has to be saved.
     A part that would be the whole batch is the batch itself, in its own order: a sum over it has no order.
     Raises: ConfigError for a size below 1.
     """
     if size < 1:
         raise ConfigError(f"batch_size is {size}; a minibatch holds at least 1 step. Set batch_size >= 1.")
+    size = max(1, size // batch.mask.shape[1])
     if size >= len(batch):
         yield batch
         return

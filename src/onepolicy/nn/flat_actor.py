@@ -16,8 +16,10 @@ from torch import Tensor
 from onepolicy.core import kl
 from onepolicy.core.distributions import categorical_logp, gaussian_logp
 from onepolicy.errors import ModelError
+from onepolicy.nn.legal import features, masked
 from onepolicy.nn.mlp import tanh
-from onepolicy.nn.policies import CategoricalPolicy, GaussianPolicy
+from onepolicy.nn.multi import Choices, MultiCategoricalPolicy
+from onepolicy.nn.policies import ActorCritic, CategoricalPolicy, GaussianPolicy
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,22 @@ CATEGORICAL = Family(categorical_logp, kl.exact, _categorical_metric)
 GAUSSIAN = Family(_gaussian_logp, _gaussian_kl, _gaussian_metric)
 
 
+def choices_family(choices: Choices) -> Family:
+    """A softmax for each of several choices: their log-probabilities and divergences add up."""
+
+    def logp(out: Tensor, action: Tensor) -> Tensor:
+        return choices.evaluate(out, action)[0]
+
+    def divergence(out: Tensor, other: Tensor) -> Tensor:
+        return kl.exact(choices.heads(out), choices.heads(other)).sum(-1)
+
+    def metric(out: Tensor, tangent: Tensor) -> Tensor:
+        parts = zip(out.split(choices.sizes, -1), tangent.split(choices.sizes, -1), strict=True)
+        return torch.cat([_categorical_metric(*part) for part in parts], -1)
+
+    return Family(logp, divergence, metric)
+
+
 @dataclass(frozen=True)
 class Said:
     """What the actor says of M states: out [M, K], and what its derivative needs.
@@ -74,20 +92,26 @@ class Said:
 class FlatActor:
     """The actor of `policy` at any parameter vector [P]: weights [in, out] and biases by layer, then any log-std.
 
-    Raises: ModelError for a policy that is neither categorical nor Gaussian.
+    Raises: ModelError for a policy that is neither categorical nor Gaussian, and for networks other than tanh layers.
     """
 
-    def __init__(self, policy: CategoricalPolicy | GaussianPolicy) -> None:
-        if not isinstance(policy, CategoricalPolicy | GaussianPolicy):
+    def __init__(self, policy: CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy) -> None:
+        if not isinstance(policy, CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy):
             raise ModelError(
-                f"a {type(policy).__name__} is not an actor whose curvature is known here. Use a CategoricalPolicy or "
-                "a GaussianPolicy."
+                f"a {type(policy).__name__} is not an actor whose curvature is known here. Use a CategoricalPolicy, a "
+                "MultiCategoricalPolicy or a GaussianPolicy."
             )
         networks = policy.networks
+        if not isinstance(networks, ActorCritic):
+            raise ModelError(
+                f"the policy's networks are a {type(networks).__name__}, whose curvature is not known here. Use plain "
+                'tanh layers (recurrent="none"), or ppo.'
+            )
         found = [(getattr(networks.body, w)[0], getattr(networks.body, b)[0, 0]) for w, b in networks.body.layers]
         found.append((networks.actor.weight.T, networks.actor.bias))
         self._places = [part.detach() for layer in found for part in layer]
-        self.family = CATEGORICAL
+        self.family = choices_family(policy.choices) if isinstance(policy, MultiCategoricalPolicy) else CATEGORICAL
+        self._bits = networks.bits
         self._spread = isinstance(policy, GaussianPolicy)
         if isinstance(policy, GaussianPolicy):
             self.family = GAUSSIAN
@@ -106,12 +130,12 @@ class FlatActor:
         """What the actor with parameters [P] says of obs [M, D]."""
         parts = self._shaped(vector)
         layers = list(zip(parts[0::2], parts[1::2], strict=False))
-        inputs, h = [], obs
+        inputs, h = [], features(obs, self._bits)
         for weight, bias in layers[:-1]:
             inputs.append(h)
             h = tanh(torch.addmm(bias, h, weight))
         inputs.append(h)
-        out = torch.addmm(layers[-1][1], h, layers[-1][0])
+        out = masked(torch.addmm(layers[-1][1], h, layers[-1][0]), obs, self._bits)
         if self._spread:
             out = torch.cat([out, parts[-1].expand_as(out)], -1)
         return Said(out, layers, inputs)

@@ -19,11 +19,12 @@ from onepolicy.acting.normalised import NormalisedPolicy
 from onepolicy.algos import a2c, ppo, reinforce, trpo
 from onepolicy.core.policy import PolicyLoss
 from onepolicy.envs.normalise import Normalised
-from onepolicy.envs.vector import ControlEnv, Discrete, make
+from onepolicy.envs.vector import ControlEnv, Discrete, MultiDiscrete, make
 from onepolicy.errors import ConfigError
 from onepolicy.evaluation.returns import MOST_WORLDS, play
 from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
+from onepolicy.nn.multi import MultiCategoricalPolicy
 from onepolicy.nn.policies import CategoricalPolicy, ControlPolicy, GaussianPolicy
 from onepolicy.recipes.control_config import DEFAULTS, PRESETS, Config, starting_point
 from onepolicy.recipes.loop import run_directory
@@ -37,7 +38,7 @@ from onepolicy.types import Metrics
 
 __all__ = ["DEFAULTS", "PRESETS", "Config", "load", "main", "starting_point"]
 RECIPE = "control"
-Policy = CategoricalPolicy | GaussianPolicy
+Policy = CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy
 LOG_EVERY = 1000
 """Environment steps between lines of metrics.jsonl; evaluated and last steps are always logged."""
 
@@ -61,7 +62,7 @@ def method_of(config: Config) -> Method:
     coefs = {"gamma": config.gamma, "value_coef": config.value_coef, "entropy_coef": config.entropy_coef}
     per_rollout = config.num_envs * config.n_steps
     rollouts = -(-config.steps // per_rollout)
-    updates = rollouts * config.epochs * -(-per_rollout // config.batch_size)
+    updates = rollouts * config.epochs * minibatches_of(config)
     steps, seed = config.steps, config.seed
     if config.algo == "ppo":
         p = ppo.Config(
@@ -112,6 +113,13 @@ def method_of(config: Config) -> Method:
     )
 
 
+def minibatches_of(config: Config) -> int:
+    """Minibatches of a rollout: of steps, or of a recurrent policy's whole sequences."""
+    if config.recurrent == "none":
+        return -(-config.num_envs * config.n_steps // config.batch_size)
+    return -(-config.num_envs // max(1, config.batch_size // config.n_steps))
+
+
 def trpo_config(config: Config) -> trpo.Config:
     """TRPO's choices. Raises: ConfigError without a target_kl."""
     if config.target_kl is None:
@@ -144,10 +152,13 @@ def optimizer_of(config: Config, updates: int) -> OptimConfig:
 
 def policy_of(config: Config, env: ControlEnv) -> Policy:
     """The actor and critic for a world's observations and actions."""
-    seed = derive_seed(config.seed, "policy")
-    if isinstance(env.actions, Discrete):
-        return CategoricalPolicy(env.obs_dim, env.actions.n, hidden=config.hidden, seed=seed)
-    return GaussianPolicy(env.obs_dim, env.actions.dim, hidden=config.hidden, log_std=config.log_std, seed=seed)
+    actions, seed = env.actions, derive_seed(config.seed, "policy")
+    chosen: dict[str, Any] = {"hidden": config.hidden, "recurrent": config.recurrent, "seed": seed}
+    if isinstance(actions, Discrete):
+        return CategoricalPolicy(env.obs_dim, actions.n, masked=actions.masked, **chosen)
+    if isinstance(actions, MultiDiscrete):
+        return MultiCategoricalPolicy(env.obs_dim, actions.sizes, masked=actions.masked, **chosen)
+    return GaussianPolicy(env.obs_dim, actions.dim, log_std=config.log_std, **chosen)
 
 
 def scaled(config: Config, env: ControlEnv, policy: Policy) -> tuple[ControlEnv, ControlPolicy, dict[str, Any]]:
@@ -274,11 +285,9 @@ def load(run: Run) -> Report:
     """
     config = from_json(Config, run.config)
     if config.seeds > 1:
-        from onepolicy.recipes import lockstep, seeds
+        from onepolicy.recipes.seeds import best_seed
 
-        if not seeds.apart(run.directory):
-            return lockstep.load(run, config)
-        return load(Run.open(seeds.best_seed(config, run.directory)))
+        return load(Run.open(best_seed(config, run.directory)))
     env = make(config.env, 1, 0)
     policy = policy_of(config, env)
     _, player, scaling = scaled(config, env, policy)

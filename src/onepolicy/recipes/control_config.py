@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from onepolicy.core.check import fraction
 from onepolicy.errors import ConfigError, nearest
+from onepolicy.nn.recurrent import Recurrent
 
 Algo = Literal["reinforce", "a2c", "ppo", "trpo"]
 
@@ -71,6 +72,8 @@ class Config:
     """TRPO: the actor's step."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the tanh layers of actor and critic."""
+    recurrent: Recurrent = "none"
+    """REINFORCE, A2C, PPO: what the last of the layers is, none, lstm or gru; a rollout of n_steps is learnt whole."""
     log_std: float = 0.0
     """Real-valued actions: logarithm of the standard deviation that the policy starts with."""
     norm_obs: bool = False
@@ -101,6 +104,10 @@ class Config:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it counts steps. Set it to 0 for only at the end.")
         fraction("gamma", self.gamma)
         fraction("lam", self.lam)
+        if self.recurrent != "none" and self.algo == "trpo":
+            raise ConfigError(
+                f"recurrent is {self.recurrent!r} with trpo, whose curvature is that of plain layers. Use ppo."
+            )
         if self.algo == "reinforce" and self.schedule != "constant":
             raise ConfigError(
                 f"schedule is {self.schedule!r} with reinforce, whose number of updates is not known beforehand. "
@@ -116,6 +123,8 @@ DEFAULTS: dict[str, Config] = {
     "trpo": Config(algo="trpo", batch_size=128, lr=1e-3, max_grad_norm=0.0, target_kl=0.01),
     "reinforce": Config(algo="reinforce", num_envs=8, n_steps=64, lam=1.0, lr=3e-3),
 }
+RECURRENT_PPO = Config(num_envs=8, n_steps=128, batch_size=256)
+"""sb3-contrib's rollouts of 128 steps, of 8 worlds so that minibatches of whole sequences can be shuffled."""
 NORMALISED: dict[str, Any] = {"norm_obs": True, "norm_reward": True}
 """What the zoo's `normalize: true` is."""
 TRPO_MUJOCO = replace(
@@ -241,4 +250,7 @@ def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
     if algorithm not in DEFAULTS:
         raise ConfigError(f"{algorithm!r} is not an algorithm for control. {nearest(algorithm, DEFAULTS)}")
     env = fields.get("env", DEFAULTS[algorithm].env)
-    return PRESETS.get(f"{algorithm}/{env}", replace(DEFAULTS[algorithm], env=env))
+    start = DEFAULTS[algorithm]
+    if algorithm == "ppo" and str(fields.get("recurrent", "none")) != "none":
+        start = RECURRENT_PPO
+    return PRESETS.get(f"{algorithm}/{env}", replace(start, env=env))
