@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 
-from onepolicy.errors import ConfigError
-from onepolicy.evaluation.accuracy import answer_text, evaluate_tasks, powers_of_two
+from onepolicy.errors import ConfigError, DataError
+from onepolicy.evaluation.accuracy import answer_text, evaluate_tasks, powers_of_two, summarise
+from onepolicy.evaluation.attempts import attempt_of, make_attempts
 from onepolicy.tasks.arithmetic import load
 from onepolicy.tasks.base import AnswerVerifier, as_reward, conversation
 from onepolicy.tasks.rewards import HASHED, TAGGED
@@ -194,3 +196,52 @@ def test_what_cannot_be_evaluated_is_an_error():
 
 def test_powers_of_two():
     assert [powers_of_two(k) for k in (0, 1, 2, 5, 8)] == [[], [1], [1, 2], [1, 2, 4, 5], [1, 2, 4, 8]]
+
+
+def test_what_has_no_answer_to_vote_for_has_no_majority():
+    """Programs, constraints: a verifier without an answer format; 1 of 2 right is not a majority of one vote."""
+
+    def verifier(task, text):
+        return Score(float(text == "yes"), {"correct": float(text == "yes")})
+
+    report = run(problems(1, verifier), Script([["yes"]], [["yes", "no"]]), k=2)
+    assert (report.passed[2].value, dict(report.majority)) == (1.0, {})
+
+
+def test_causes_skipped_and_each_problems_outcome():
+    """Four samples: right, wrong, invalid by time-out, skipped. Judged 2, right 1, all of k right never."""
+
+    def verifier(task, text):
+        return {
+            "right": Score(1.0, {"correct": 1.0}),
+            "wrong": Score(0.0, {"correct": 0.0}),
+            "late": Score(None, {}, "time-out: 3 s"),
+            "other": Score(None),
+        }[text]
+
+    report = run(problems(1, verifier), Script([["right"]], [["right", "wrong", "late", "other"]]), k=4)
+    rates = report.sampled_rates
+    assert (rates.invalid, dict(rates.causes), rates.skipped) == (1, {"time-out": 1}, 1)
+    (outcome,) = report.outcomes
+    assert (outcome.greedy, outcome.right, outcome.judged, outcome.average) == (1.0, 1, 2, 0.5)
+    assert (list(report.passed), report.always[2].value, report.always[1].value) == ([1, 2], 0.0, 0.5)
+    assert "1; 1 x time-out" in report.table()
+    assert "skipped by the verifier, sampled" in report.table()
+
+
+def test_a_report_is_a_function_of_the_attempts_in_any_order_and_through_a_file():
+    tasks = problems(3)
+    sampled = [[say(1), say(2)], [say(2), say(2)], ["x", say(1)]]
+    options = {"sampling": SAMPLING, "k": 2}
+    attempts = make_attempts(Script([[say(1)]] * 3, sampled), tasks, lambda task: [int(task.id[1:])], decode, **options)
+    lines = [json.dumps(a.record(tasks[int(a.task[1:])])) for a in attempts]
+    read = [attempt_of(json.loads(line)) for line in lines]
+    assert read == attempts
+    assert summarise(tasks, attempts, k=2) == summarise(tasks, read[::-1], k=2)
+    assert list(summarise(tasks, attempts, k=2, at=[2]).passed) == [2]
+    with pytest.raises(ConfigError, match="pass@3 was asked of 2"):
+        summarise(tasks, attempts, k=2, at=[3])
+    with pytest.raises(DataError, match="has 1 sampled attempts, others more"):
+        summarise(tasks, attempts[:-1], k=2)
+    with pytest.raises(DataError, match="no field 'answer'"):
+        attempt_of({"task": "t", "mode": "greedy", "sample": 0, "text": ""})

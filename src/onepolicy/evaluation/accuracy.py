@@ -236,7 +236,10 @@ def _average(correct: Flags) -> Interval:
 
 
 def _by_number(sheet: Sheet | None, numbers: Sequence[int]) -> tuple[dict[int, Interval], ...]:
-    """pass@j, pass^j and maj@j over the problems with at least j judged samples."""
+    """pass@j, pass^j and maj@j over the problems with at least j judged samples.
+
+    No maj@j where some are right but none has an answer to vote for: programs, for example, cannot be counted.
+    """
     passed: dict[int, Interval] = {}
     always: dict[int, Interval] = {}
     majority: dict[int, Interval] = {}
@@ -244,6 +247,7 @@ def _by_number(sheet: Sheet | None, numbers: Sequence[int]) -> tuple[dict[int, I
         return passed, always, majority
     correct = sheet.part("correct")
     judged = ~np.isnan(correct)
+    votes = any(a.vote is not None for a in sheet.all()) or not np.nansum(correct)
     for j in numbers:
         enough = np.flatnonzero(judged.sum(axis=1) >= j)
         if enough.size == 0:
@@ -251,7 +255,8 @@ def _by_number(sheet: Sheet | None, numbers: Sequence[int]) -> tuple[dict[int, I
         n, right = judged[enough].sum(axis=1), np.nansum(correct[enough], axis=1)
         passed[j] = proportion(pass_at_k(n, right, j))
         always[j] = proportion(pass_hat_k(n, right, j))
-        majority[j] = proportion(np.array([_majority(sheet.rows[p], j) for p in enough]))
+        if votes:
+            majority[j] = proportion(np.array([_majority(sheet.rows[p], j) for p in enough]))
     return passed, always, majority
 
 

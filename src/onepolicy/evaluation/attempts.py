@@ -6,6 +6,7 @@ gives the same figures as one that was not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import numpy as np
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.run.seeding import derive_seed
 from onepolicy.tasks.expressions import number_text, read_number
-from onepolicy.tasks.rewards import TAGGED, AnswerVerifier
+from onepolicy.tasks.rewards import AnswerFormat
 from onepolicy.tasks.verdicts import Scorer, verify_each
 from onepolicy.types import Generator, Sampling, Task
 
@@ -160,11 +161,33 @@ def make_attempts(
 
 
 def answer_text(task: Task, text: str) -> str | None:
-    """The answer a completion votes for, in the format its verifier reads; equal numbers are written alike."""
-    form = task.verifier.form if isinstance(task.verifier, AnswerVerifier) else TAGGED
-    answer = form.extract(text)
-    number = read_number(answer) if answer is not None else None
-    return answer if number is None else number_text(number)
+    """The answer a completion votes for, in the format its verifier reads, normalised; None where it reads none."""
+    form: AnswerFormat | None = getattr(task.verifier, "form", None)
+    answer = form.extract(text) if form is not None else None
+    return None if answer is None else normalised(answer)
+
+
+def normalised(answer: str) -> str:
+    r"""An answer as it votes: equal numbers alike, and without what only changes how it looks.
+
+    Right answers vote together anyway, however written; this joins equal wrong ones.
+
+    >>> [normalised(text) for text in ("6.0", r"$\dfrac{1}{ 2}$", r"\left( 3, 4 \right).", "(B)")]
+    ['6', '\\frac{1}{2}', '(3,4)', '(B)']
+    """
+    number = read_number(answer)
+    if number is not None:
+        return number_text(number)
+    for pattern, instead in _LOOKS:
+        answer = pattern.sub(instead, answer)
+    return answer
+
+
+_LOOKS = (
+    (re.compile(r"\\left|\\right|\\[,;!: ]|\$|\s|\.$"), ""),
+    (re.compile(r"\\[dt]frac"), r"\\frac"),
+    (re.compile(r"\.$"), ""),
+)
 
 
 @dataclass(frozen=True)
