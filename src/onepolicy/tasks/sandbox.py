@@ -27,7 +27,7 @@ from onepolicy.tasks.sandbox_harness import decode
 from onepolicy.tasks.sandbox_process import Transcript, frame
 from onepolicy.tasks.sandbox_remote import Container, SandboxFusion
 from onepolicy.tasks.sandbox_selftest import self_test
-from onepolicy.tasks.sandbox_types import Call, Cause, Expression, Limits, Result, Stdin, Test, Unknown
+from onepolicy.tasks.sandbox_types import DEFAULT_LIMITS, Call, Cause, Expression, Limits, Result, Stdin, Test, Unknown
 
 __all__ = ["Call", "Cause", "Expression", "Limits", "Result", "Sandbox", "Stdin", "Test", "Unknown", "default_sandbox"]
 
@@ -104,7 +104,7 @@ class Sandbox:
             + " Or name a container image (ONEPOLICY_SANDBOX_IMAGE) or a SandboxFusion server (ONEPOLICY_SANDBOX_URL)."
         )
 
-    def run(self, source: str, language: str = "python", stdin: str = "", limits: Limits = Limits()) -> Result:  # noqa: B008
+    def run(self, source: str, language: str = "python", stdin: str = "", limits: Limits = DEFAULT_LIMITS) -> Result:
         """What a program does with a text on its standard input. Raises: as `run_tests`."""
         return self.run_tests(source, [Stdin(stdin)], language, limits)[0]
 
@@ -113,7 +113,7 @@ class Sandbox:
         source: str,
         tests: Sequence[Test],
         language: str = "python",
-        limits: Limits = Limits(),  # noqa: B008
+        limits: Limits = DEFAULT_LIMITS,
     ) -> list[Result]:
         """What a program does on each test, in order, each in processes of its own, all in one sandbox.
 

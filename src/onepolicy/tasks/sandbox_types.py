@@ -41,6 +41,9 @@ class Limits:
             )
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Stdin:
     """A test that gives a program text on its standard input."""

@@ -1,0 +1,305 @@
+"""One-line programs asked for in a tiny vocabulary: `larger times 3 plus 1` wants `def f(x,y):return max(x,y)*3+1`.
+
+Steps apply from left to right, so brackets are needed where Python would take another order. Any program that computes
+the function is right: it runs in the sandbox on a few inputs, whose answers a small evaluator here works out from the
+words and never sends along. Gold programs are checked the same pure way when a set is loaded, and a sample of them in
+the sandbox besides. Which split a problem belongs to is a hash of its words.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any, Literal
+
+from onepolicy.errors import ConfigError, DataError
+from onepolicy.run.seeding import derive_rng, derive_seed
+from onepolicy.tasks.base import TaskSet, conversation
+from onepolicy.tasks.code import CodeVerifier
+from onepolicy.tasks.code_tests import CodeTest
+from onepolicy.tasks.procedural import draw, named_levels, shares
+from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, TAGGED, RewardWeights
+from onepolicy.tasks.sandbox_types import Call, Limits
+from onepolicy.types import Score, Task
+
+LIMITS = Limits(seconds=2.0, total=4.0, memory=256, processes=16, disk=4, output=4096)
+
+TESTS = 4
+"""Inputs on which a program is tried."""
+
+SAMPLE = 8
+"""Gold programs of a set that run in the sandbox when it is loaded."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the vocabulary: the Python it stands for, and what it computes."""
+
+    code: str
+    compute: Callable[..., int]
+
+
+STARTS: dict[str, dict[str, Word]] = {
+    "x,y": {
+        "larger": Word("max(x,y)", max),
+        "smaller": Word("min(x,y)", min),
+        "sum": Word("x+y", operator.add),
+        "difference": Word("x-y", operator.sub),
+        "product": Word("x*y", operator.mul),
+        "gap": Word("abs(x-y)", lambda x, y: abs(x - y)),
+    },
+    "a": {
+        "largest": Word("max(a)", max),
+        "smallest": Word("min(a)", min),
+        "total": Word("sum(a)", sum),
+        "count": Word("len(a)", len),
+        "range": Word("max(a)-min(a)", lambda a: max(a) - min(a)),
+    },
+}
+"""What a problem starts from, by the function's arguments: two numbers, or a list of them."""
+
+STEPS: dict[str, Word] = {
+    "plus": Word("+", operator.add),
+    "minus": Word("-", operator.sub),
+    "times": Word("*", operator.mul),
+    "modulo": Word("%", operator.mod),
+}
+"""What is done next, with a number or with another start."""
+
+
+CHARACTERS = "".join(
+    sorted(
+        {letter for words in (*STARTS.values(), STEPS) for name, word in words.items() for letter in name + word.code}
+        | set("def f(x,y):return 0123456789")
+    )
+)
+"""Every character of a prompt without a system message, or of a demonstration, outside the four tags."""
+
+
+@dataclass(frozen=True)
+class LineLevel:
+    """How hard a problem is.
+
+    steps: after the start. arguments: "x,y" or "a". operators: names of STEPS. joined: the last step takes a second
+    start in place of a number.
+    """
+
+    steps: int
+    arguments: str = "x,y"
+    operators: tuple[str, ...] = ("plus", "minus", "times")
+    joined: bool = False
+
+    def __post_init__(self) -> None:
+        known = self.arguments in STARTS and bool(self.operators) and set(self.operators) <= set(STEPS)
+        if not (1 <= self.steps <= 6 and known):
+            raise ConfigError(
+                f"{self} is no level: steps are 1 to 6, arguments {' or '.join(STARTS)}, operators among "
+                f"{', '.join(STEPS)}."
+            )
+
+
+LEVELS: dict[int, LineLevel] = {
+    1: LineLevel(1),
+    2: LineLevel(2),
+    3: LineLevel(3, operators=tuple(STEPS)),
+    4: LineLevel(2, joined=True),
+    5: LineLevel(3, arguments="a", operators=tuple(STEPS)),
+    6: LineLevel(4, arguments="a", operators=tuple(STEPS), joined=True),
+}
+"""From one step after two numbers to four after a list."""
+
+Words = tuple[str, ...]
+"""A problem: its start, then pairs of an operator and a number or start."""
+
+
+def load(
+    split: str = "train",
+    *,
+    level: int | Sequence[int] | LineLevel = 2,
+    n: int = 5_000,
+    at_most: bool = False,
+    seed: int = 0,
+    system: str = "",
+    mode: Literal["all", "share"] = "all",
+    weights: RewardWeights = DEFAULT_WEIGHTS,
+) -> TaskSet:
+    """n different problems of a level, or of several in turn.
+
+    at_most: where a level has fewer, take them all. mode: whether a program is worth its share of tests passed, or
+    something only for all. counts: asked (n), tasks.
+
+    Raises: ConfigError for an unknown level, more problems asked than the level has, unless at_most, or a machine
+    without a sandbox; DataError for a gold program that fails.
+    """
+    verifier = CodeVerifier(mode=mode, limits=LIMITS, form=TAGGED, weights=weights)
+    tasks: list[Task] = []
+    seen: set[str] = set()
+    chosen = named_levels(level, LEVELS, "code")
+    for (name, one), count in zip(chosen, shares(n, len(chosen)), strict=True):
+        rng = Random(derive_seed(seed, "code", split, str(one)))
+        for words in draw(partial(_make, one, rng), count, split, seen, str(one), at_most):
+            meta = {"level": name, "tests": tests_of(words, one.arguments), "arguments": one.arguments, "words": words}
+            asked = _in_words(words, one.arguments) if system else f"f({one.arguments}):{' '.join(words)}"
+            program = f"def f({one.arguments}):return {expression(words, one.arguments)}"
+            tasks.append(
+                Task(f"code/{one.arguments}:{' '.join(words)}", conversation(asked, system), program, verifier, meta)
+            )
+    order = derive_rng(seed, "code", "order", split).permutation(len(tasks))
+    tasks = [tasks[i] for i in order]
+    _run_sample(verifier, tasks[:: max(1, len(tasks) // SAMPLE)][:SAMPLE])
+    return TaskSet(
+        name=f"code/{split}",
+        tasks=tuple(tasks),
+        characters="" if system else CHARACTERS,
+        demonstrate=demonstrate if split == "train" else None,
+        counts={"asked": n, "tasks": len(tasks)},
+        prove=prove,
+    )
+
+
+def demonstrate(task: Task) -> str:
+    """The gold program as the answer, without thinking."""
+    return TAGGED.write("", task.answer)
+
+
+def prove(task: Task, text: str) -> Score:
+    """What the verifier gives a completion whose program is in the vocabulary, worked out here without running it.
+
+    For gold programs and demonstrations, thousands of which are checked when a set is loaded; any other program is
+    judged wrong, so it is no verifier for what a model writes.
+    """
+    source = TAGGED.extract(text) or ""
+    try:
+        correct = all(evaluate(source, test.given.args) == test.expected for test in task.meta["tests"])
+    except DataError:
+        correct = False
+    return Score(float(correct), {"correct": float(correct), "format": float(TAGGED.matches(text))})
+
+
+def tests_of(words: Words, arguments: str) -> tuple[CodeTest, ...]:
+    """TESTS inputs, drawn by the problem itself, with the answers its words give."""
+    rng = Random(derive_seed("code", arguments, *words))
+    found = []
+    for _ in range(TESTS):
+        numbers = [int(rng.random() * 41) - 20 for _ in range(2 if arguments == "x,y" else 2 + int(rng.random() * 5))]
+        given: tuple[Any, ...] = tuple(numbers) if arguments == "x,y" else (numbers,)
+        found.append(CodeTest(Call("f", given), answer(words, arguments, given)))
+    return tuple(found)
+
+
+def answer(words: Words, arguments: str, given: Sequence[Any]) -> int:
+    """What the words come to for an input.
+
+    >>> answer(("larger", "plus", "1", "times", "3"), "x,y", (2, 5))
+    18
+    """
+    starts = STARTS[arguments]
+    value = starts[words[0]].compute(*given)
+    for name, other in zip(words[1::2], words[2::2]):
+        value = STEPS[name].compute(value, starts[other].compute(*given) if other in starts else int(other))
+    return value
+
+
+def expression(words: Words, arguments: str) -> str:
+    """The words as Python, with the brackets it needs and no others.
+
+    >>> expression(("larger", "plus", "1", "times", "3"), "x,y")
+    '(max(x,y)+1)*3'
+    """
+    starts = STARTS[arguments]
+    text = starts[words[0]].code
+    for name, other in zip(words[1::2], words[2::2]):
+        sign = STEPS[name].code
+        right = _bracketed(starts[other].code, sign, right=True) if other in starts else other
+        text = f"{_bracketed(text, sign, right=False)}{sign}{right}"
+    return text
+
+
+def evaluate(source: str, given: Sequence[Any]) -> int:
+    """What a one-line program of the vocabulary gives for an input, without running it.
+
+    Raises: DataError for any other program.
+
+    >>> evaluate("def f(x,y):return (max(x,y)+1)*3", (2, 5))
+    18
+    """
+    try:
+        (function,) = ast.parse(source[:500]).body
+        assert isinstance(function, ast.FunctionDef)
+        (line,) = function.body
+        assert isinstance(line, ast.Return)
+        names = dict(zip([argument.arg for argument in function.args.args], given, strict=True))
+        return int(_value(line.value, names))
+    except (SyntaxError, ValueError, AssertionError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        raise DataError(f"{source[:60]!r} is no one-line program of the vocabulary: {error}") from error
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Mod: operator.mod,
+}
+_CALLS: dict[str, Callable[..., Any]] = {"max": max, "min": min, "abs": abs, "sum": sum, "len": len}
+
+
+def _value(node: ast.expr | None, names: dict[str, Any]) -> Any:
+    if isinstance(node, ast.Constant):
+        return int(node.value)  # type: ignore[arg-type]
+    if isinstance(node, ast.Name):
+        return names[node.id]
+    if isinstance(node, ast.BinOp):
+        return _OPERATORS[type(node.op)](_value(node.left, names), _value(node.right, names))
+    assert isinstance(node, ast.Call)
+    assert isinstance(node.func, ast.Name)
+    return _CALLS[node.func.id](*(_value(argument, names) for argument in node.args))
+
+
+def _bracketed(code: str, sign: str, *, right: bool) -> str:
+    """Code as an operand of a sign, in brackets where it is a sum beside a product, or the right side of `-` or `%`."""
+    node = ast.parse(code, mode="eval").body
+    if not isinstance(node, ast.BinOp):
+        return code
+    is_sum = isinstance(node.op, (ast.Add, ast.Sub))
+    needed = (sign in "*%" and (is_sum or right)) or (right and sign == "-" and is_sum)
+    return f"({code})" if needed else code
+
+
+def _make(level: LineLevel, rng: Random) -> tuple[str, Words]:
+    """A random problem and its key."""
+    starts = tuple(STARTS[level.arguments])
+
+    def one_of(choices: Sequence[str]) -> str:
+        return choices[int(rng.random() * len(choices))]
+
+    words = [one_of(starts)]
+    for step in range(level.steps):
+        sign = one_of(level.operators)
+        other = str(2 + int(rng.random() * 8))
+        last = level.joined and step == level.steps - 1
+        # a start can be 0, by which nothing is divided
+        words += ["plus" if last and sign == "modulo" else sign, one_of(starts) if last else other]
+    return f"{level.arguments}:{' '.join(words)}", tuple(words)
+
+
+def _in_words(words: Words, arguments: str) -> str:
+    kind = "two integers x and y" if arguments == "x,y" else "a list a of integers"
+    return (
+        f"Write a Python function f({arguments}) of {kind} in one line. Start with their {words[0]}, then do in this "
+        f"order, each with the result so far: {' '.join(words[1:])}. (gap: absolute difference; range: largest minus "
+        "smallest.)"
+    )
+
+
+def _run_sample(verifier: CodeVerifier, tasks: Sequence[Task]) -> None:
+    """Run some gold programs in the sandbox. Raises: ConfigError without a sandbox; DataError for one that fails."""
+    scores = verifier.many([(task, demonstrate(task)) for task in tasks])
+    for task, score in zip(tasks, scores, strict=True):
+        if score.error is not None:
+            raise ConfigError(score.error)
+        if score.parts.get("correct") != 1.0:
+            raise DataError(f"{task.id}: the gold program {task.answer!r} fails in the sandbox: {dict(score.parts)}.")
