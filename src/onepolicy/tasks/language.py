@@ -12,10 +12,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from onepolicy.errors import ConfigError, nearest
-from onepolicy.tasks.rewards import split_thinking
+from onepolicy.tasks.form import Side, check_side, side_of
 from onepolicy.tasks.scripts import KANA, MAX_TEXT, UNSPACED, natural_text, words_by_script
 from onepolicy.types import Score, Task
 
@@ -49,8 +49,6 @@ MARGIN = 5.0
 
 _SENTENCE = re.compile(r"[^.!?。！？।؟\n]*[.!?。！？।؟\n]*")
 """Where sentences end, for this module's purposes; linear."""
-
-Side = Literal["text", "thinking", "answer"]
 
 
 def same_script(language: str) -> tuple[str, ...]:
@@ -215,7 +213,7 @@ def _sentence_language(
 class LanguageVerifier:
     """The share of a completion's words in a language, as value and part `language`; skipped when it is too short.
 
-    language: a code of LANGUAGES. side: judge the whole text, only the thinking, or only what follows it.
+    language: a code of LANGUAGES. side: which part is judged (form.side_of).
     minimum: letters below which the score is skipped (value None, error None). threshold: None pays the share;
     a number pays 1 from that share on and 0 below.
 
@@ -230,17 +228,14 @@ class LanguageVerifier:
     def __post_init__(self) -> None:
         if len(same_script(self.language)) > 1:
             require_langid(f"language {self.language!r}")
-        if self.side not in ("text", "thinking", "answer"):
-            raise ConfigError(f"Unknown side {self.side!r}. {nearest(self.side, ('text', 'thinking', 'answer'))}")
+        check_side(self.side)
         if self.minimum < 1:
             raise ConfigError(f"minimum is {self.minimum} letters; it must be at least 1 (20 is the default).")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ConfigError(f"threshold is {self.threshold}; it must be in (0, 1], or None to pay the share itself.")
 
     def __call__(self, task: Task, text: str) -> Score:
-        thinking, answer = split_thinking(text)
-        judged = {"text": text, "thinking": thinking or "", "answer": answer}[self.side]
-        share = consistency(judged, self.language, minimum=self.minimum).share
+        share = consistency(side_of(text, self.side), self.language, minimum=self.minimum).share
         if share is None:
             return Score(None, {"language": None})
         value = share if self.threshold is None else float(share >= self.threshold)
