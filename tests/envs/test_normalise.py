@@ -216,3 +216,15 @@ def test_the_policy_for_the_world_itself_scales_what_it_sees_and_leaves_the_stat
 def test_a_discount_that_is_none_is_refused():
     with pytest.raises(ConfigError, match=r"gamma is 1\.5"):
         Normalised(CartPole(1, 0), gamma=1.5)
+
+
+def test_numbers_that_are_to_stay_plain_do():
+    """Masks of actions: the last two are as they were, and the statistic is that of the first alone."""
+    moments, alone = Moments(1, plain=2), Moments(1)
+    rows = np.array([[3.0, 1.0, 0.0], [5.0, 0.0, 1.0], [10.0, 1.0, 1.0]], np.float32)
+    moments.update(rows), alone.update(rows[:, :1])
+    assert moments.mean.tolist() == alone.mean.tolist()
+    seen = moments.standardise(rows)
+    assert seen.dtype == np.float32
+    assert seen[:, 1:].tolist() == rows[:, 1:].tolist()
+    assert seen[:, :1].tolist() == alone.standardise(rows[:, :1]).tolist()

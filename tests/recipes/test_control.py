@@ -25,6 +25,7 @@ TINY = {
     "penalty": Config(num_envs=2, n_steps=16, batch_size=10, epochs=2, steps=128, penalty=1.0, target_kl=1e-4),
     "trpo": Config(algo="trpo", num_envs=2, n_steps=16, batch_size=10, epochs=2, steps=128, target_kl=0.01),
     "gaussian": Config(env="Pendulum-v1", num_envs=2, n_steps=16, batch_size=10, epochs=2, steps=96),
+    "lstm": Config(num_envs=2, n_steps=16, batch_size=16, epochs=2, hidden=(8,), recurrent="lstm", steps=96),
 }
 
 
