@@ -109,7 +109,7 @@ def test_actor_and_critic_begin_near_uniform_and_orthogonal():
     logits, value = networks(rows_of(ATARI, 2, 3))
     assert (logits.shape, value.shape) == ((2, 3, 6), (2, 3))
     assert float(logits.detach().abs().max()) < 0.1
-    frozen = networks.numpy_copy()
+    frozen = networks.frozen().both
     rows = rows_of(ATARI, 3)
     before = frozen(rows.numpy())
     with torch.no_grad():

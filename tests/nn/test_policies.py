@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from onepolicy.errors import ConfigError
+from onepolicy.batch import Image, Layout
+from onepolicy.errors import ConfigError, ModelError
+from onepolicy.nn.flat_actor import FlatActor
 from onepolicy.nn.heads import draw_categorical, draw_gaussian
-from onepolicy.nn.mlp import StackedMLP, orthogonal
+from onepolicy.nn.mlp import NetworkOptions, StackedMLP, orthogonal
 from onepolicy.nn.policies import CategoricalPolicy, GaussianPolicy
 
 
@@ -179,3 +181,40 @@ def test_networks_that_cannot_be_are_refused():
         CategoricalPolicy(3, 2, hidden=())
     with pytest.raises(ConfigError, match="at least 1"):
         CategoricalPolicy(0, 2)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_network_options_are_what_torchs_layers_would_be(activation, orthogonal):
+    """Both networks by torch's own modules; uniform weights and biases reach 1 / sqrt(in), orthogonal biases are 0."""
+    options = NetworkOptions(activation=activation, orthogonal=orthogonal)
+    policy = CategoricalPolicy(5, 3, hidden=(64, 32), seed=1, options=options)
+    networks, obs = policy.networks, torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    logits, value = networks(obs)
+    for place, (head, found) in enumerate(((networks.actor, logits), (networks.critic, value[:, None]))):
+        h = obs
+        for weight, bias in networks.body.layers:
+            h = h @ getattr(networks.body, weight)[place] + getattr(networks.body, bias)[place]
+            h = torch.tanh(h) if activation == "tanh" else h.clamp(min=0)
+        torch.testing.assert_close(found, torch.nn.functional.linear(h, head.weight, head.bias))
+    numpy_logits, numpy_value = networks.frozen().both(obs.numpy())
+    np.testing.assert_allclose(numpy_logits, logits.detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(numpy_value, value.detach().numpy(), rtol=1e-5, atol=1e-6)
+    first = networks.body.weight0.detach()[0]
+    if orthogonal:
+        assert not networks.actor.bias.detach().any()
+        torch.testing.assert_close(first @ first.T, 2 * torch.eye(5))
+    else:
+        assert 0.43 < float(first.abs().max()) <= 5**-0.5
+        assert 0.15 < float(networks.actor.weight.detach().abs().max()) <= 32**-0.5
+        assert float(networks.body.bias1.detach().abs().max()) <= 64**-0.5
+
+
+def test_network_options_do_not_go_with_memory_images_or_curvature():
+    relu = NetworkOptions(activation="relu")
+    with pytest.raises(ConfigError, match="Leave network out"):
+        CategoricalPolicy(5, 3, options=relu, recurrent="lstm")
+    with pytest.raises(ConfigError, match=r"'gru' with images.*world\.frame_stack"):
+        CategoricalPolicy(100, 3, layout=Layout((Image(1, 10, 10),)), recurrent="gru")
+    with pytest.raises(ModelError, match=r"network\.activation"):
+        FlatActor(CategoricalPolicy(5, 3, options=relu))

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onepolicy.batch import Image, Layout
 from onepolicy.errors import ConfigError
+from onepolicy.nn.frozen import Frozen
 from onepolicy.nn.heads import Head
+from onepolicy.nn.legal import features, masked
 from onepolicy.nn.mlp import Array, orthogonal
 from onepolicy.run.seeding import derive_seed
 
@@ -31,7 +31,6 @@ MIDDLE: Filters = ((32, 4, 2), (64, 3, 1))
 """Ours, for images of at least 16 by 16."""
 MINIATURE: Filters = ((16, 3, 1),)
 """Young and Tian 2019 (MinAtar, 10 by 10), for smaller ones."""
-Rows = NDArray[np.uint8]
 
 
 def filters_for(image: Image) -> Filters:
@@ -120,12 +119,14 @@ class ImageActorCritic(nn.Module):
     [..., out] and the value [...].
 
     hidden: widths of the ReLU layers after the convolutions, shared too. seed: of the first weights, all orthogonal,
-    with gain sqrt(2), 0.01 for the actor's last layer and 1 for the critic's.
+    with gain sqrt(2), 0.01 for the actor's last layer and 1 for the critic's. bits: of a mask of actions at the end of
+    a row (legal.py).
     Source: Mnih et al. 2016; Huang et al. 2022, 37 details of PPO, Atari details 8 and 9.
     """
 
-    def __init__(self, layout: Layout, out: int, hidden: Sequence[int], seed: int) -> None:
+    def __init__(self, layout: Layout, out: int, hidden: Sequence[int], seed: int, *, bits: int = 0) -> None:
         super().__init__()
+        self.bits = bits
         rng = torch.Generator().manual_seed(seed)
         self.eyes = StackedEncoder((seed,), layout, orthogonal=True, name="eyes")
         widths = [self.eyes.features, *hidden]
@@ -136,18 +137,19 @@ class ImageActorCritic(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         lead = obs.shape[:-1]
-        x = self.eyes(obs.reshape(1, -1, obs.shape[-1]))[0]
+        seen = features(obs, self.bits)
+        x = self.eyes(seen.reshape(1, -1, seen.shape[-1]))[0]
         for layer in self.body:
             x = torch.relu_(layer(x))
-        return self.actor(x).view(*lead, -1), self.critic(x).view(lead)
+        return masked(self.actor(x).view(*lead, -1), obs, self.bits), self.critic(x).view(lead)
 
-    def numpy_copy(self) -> Callable[[Any], tuple[Array, Array]]:
-        """The networks as they are now: rows [N, width] -> the actor's output [N, out] and the value [N]."""
-        frozen = copy.deepcopy(self)
+    def frozen(self) -> Frozen:
+        """The networks as they are now, for rows in numpy."""
+        now = copy.deepcopy(self)
 
-        def forward(obs: Rows) -> tuple[Array, Array]:
+        def both(obs: Any) -> tuple[Array, Array]:
             with torch.no_grad():
-                out, value = frozen(torch.from_numpy(obs))
+                out, value = now(torch.from_numpy(obs))
             return out.numpy(), value.numpy()
 
-        return forward
+        return Frozen(both, lambda obs: both(obs)[1])

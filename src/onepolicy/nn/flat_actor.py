@@ -102,10 +102,10 @@ class FlatActor:
                 "MultiCategoricalPolicy or a GaussianPolicy."
             )
         networks = policy.networks
-        if not isinstance(networks, ActorCritic):
+        if not isinstance(networks, ActorCritic) or networks.body.options.activation != "tanh":
             raise ModelError(
                 f"the policy's networks are a {type(networks).__name__}, whose curvature is not known here. Use plain "
-                'tanh layers (recurrent="none"), or ppo.'
+                'tanh layers (recurrent="none", no images, network.activation="tanh"), or ppo.'
             )
         found = [(getattr(networks.body, w)[0], getattr(networks.body, b)[0, 0]) for w, b in networks.body.layers]
         found.append((networks.actor.weight.T, networks.actor.bias))

@@ -10,19 +10,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onepolicy.nn.mlp import Array, numpy_copy, orthogonal
+from onepolicy.nn.mlp import Array, numpy_copy, orthogonal, uniform
 
 
 class Head(nn.Module):
     """A linear map of features, orthogonal with the given gain; 0.01 starts a policy near uniform, 1 is for values.
 
-    forward: [..., H] -> [..., out].
+    gain None: weight and bias uniform within 1 / sqrt(features). forward: [..., H] -> [..., out].
     """
 
-    def __init__(self, features: int, out: int, *, gain: float, rng: torch.Generator) -> None:
+    def __init__(self, features: int, out: int, *, gain: float | None, rng: torch.Generator) -> None:
         super().__init__()
-        self.weight = orthogonal(out, features, gain=gain, rng=rng)
-        self.bias = nn.Parameter(torch.zeros(out))
+        if gain is None:
+            self.weight = uniform(out, features, inputs=features, rng=rng)
+            self.bias = uniform(out, inputs=features, rng=rng)
+        else:
+            self.weight = orthogonal(out, features, gain=gain, rng=rng)
+            self.bias = nn.Parameter(torch.zeros(out))
 
     def forward(self, features: Tensor) -> Tensor:
         return nn.functional.linear(features, self.weight, self.bias)

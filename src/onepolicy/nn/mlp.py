@@ -1,14 +1,15 @@
-"""Small tanh networks, made for being called often: several side by side cost one batched product per layer.
+"""Small networks, made for being called often: several side by side cost one batched product per layer.
 
-In: the stacked network, its numpy copy for acting, orthogonal initialisation. Not in: what features mean (heads.py).
+In: the stacked network, its numpy copy for acting, first weights. Not in: what features mean (heads.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -29,6 +30,23 @@ def orthogonal(*shape: int, gain: float, rng: torch.Generator) -> nn.Parameter:
     for matrix in weight.view(-1, *shape[-2:]):
         nn.init.orthogonal_(matrix, gain, generator=rng)
     return nn.Parameter(weight)
+
+
+def uniform(*shape: int, inputs: int, rng: torch.Generator) -> nn.Parameter:
+    """A random parameter within 1 / sqrt(inputs), as torch's own linear layers begin, weights and biases."""
+    bound = 1.0 / math.sqrt(inputs)
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=rng))
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What actor and critic are made of; on the command line `--network.activation relu`. Images have ReLU and
+    orthogonal weights."""
+
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Between the layers."""
+    orthogonal: bool = True
+    """First weights are orthogonal and biases 0; else both are uniform within 1 / sqrt(inputs), as torch's are."""
 
 
 class _NumpyTanh(torch.autograd.Function):
@@ -54,41 +72,50 @@ def tanh(x: Tensor) -> Tensor:
 
 
 class StackedMLP(nn.Module):
-    """`count` tanh networks over the same input, a batched matrix product per layer.
+    """`count` networks over the same input, a batched matrix product per layer.
 
     sizes: input, then hidden widths, the same for each network. Layer k has weight{k} [count, in, out], orthogonal with
-    gain sqrt(2), and bias{k} [count, 1, out], 0. forward: [M, sizes[0]] -> [count, M, sizes[-1]].
+    gain sqrt(2), and bias{k} [count, 1, out], 0, unless `options` has them otherwise. forward: [M, sizes[0]] ->
+    [count, M, sizes[-1]].
     """
 
-    def __init__(self, count: int, sizes: Sequence[int], *, rng: torch.Generator) -> None:
+    def __init__(
+        self, count: int, sizes: Sequence[int], *, rng: torch.Generator, options: NetworkOptions | None = None
+    ) -> None:
         super().__init__()
         if len(sizes) < 2 or min(sizes) < 1:
             raise ConfigError(
                 f"sizes is {tuple(sizes)}; a network has an input and at least one hidden layer, all >= 1."
             )
-        self.count = count
+        self.count, self.options = count, options or NetworkOptions()
         self.layers = [(f"weight{k}", f"bias{k}") for k in range(len(sizes) - 1)]
         for (weight, bias), (before, after) in zip(self.layers, pairwise(sizes), strict=True):
-            self.register_parameter(weight, orthogonal(count, before, after, gain=math.sqrt(2), rng=rng))
-            self.register_parameter(bias, nn.Parameter(torch.zeros(count, 1, after)))
+            if self.options.orthogonal:
+                self.register_parameter(weight, orthogonal(count, before, after, gain=math.sqrt(2), rng=rng))
+                self.register_parameter(bias, nn.Parameter(torch.zeros(count, 1, after)))
+            else:
+                self.register_parameter(weight, uniform(count, before, after, inputs=before, rng=rng))
+                self.register_parameter(bias, uniform(count, 1, after, inputs=before, rng=rng))
 
     def forward(self, x: Tensor) -> Tensor:
         parameters = cast("dict[str, Tensor]", self._parameters)  # a lookup costs a twentieth of a module's attribute
         h = x.expand(self.count, *x.shape)
+        activate = tanh if self.options.activation == "tanh" else torch.relu_
         for weight, bias in self.layers:
-            h = tanh(torch.baddbmm(parameters[bias], h, parameters[weight]))
+            h = activate(torch.baddbmm(parameters[bias], h, parameters[weight]))
         return h
 
     def numpy_copy(self) -> Callable[[Array], Array]:
         """The network as it is now, in numpy: for few rows the call costs a third of torch's."""
         layers = [(numpy_copy(getattr(self, w)), numpy_copy(getattr(self, b))) for w, b in self.layers]
+        relu = self.options.activation == "relu"
 
         def forward(x: Array) -> Array:
             h = x
             for weight, bias in layers:
                 h = np.matmul(h, weight)
                 h += bias
-                np.tanh(h, out=h)
+                np.maximum(h, 0.0, out=h) if relu else np.tanh(h, out=h)
             return h
 
         return forward

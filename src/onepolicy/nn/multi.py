@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onepolicy.batch import Evaluation
+from onepolicy.batch import Evaluation, Layout
 from onepolicy.core.distributions import categorical_evaluate, categorical_sample, masked_logits
 from onepolicy.errors import ConfigError
 from onepolicy.nn.frozen import best_of
 from onepolicy.nn.heads import Draw, draw_categorical
 from onepolicy.nn.legal import LOWEST
-from onepolicy.nn.mlp import Array
-from onepolicy.nn.policies import HIDDEN, Greedy, Sampler, forget, networks_of, next_says, sampler_of, says
+from onepolicy.nn.mlp import Array, NetworkOptions
+from onepolicy.nn.policies import HIDDEN, PLAIN, Greedy, Sampler, forget, networks_of, next_says, sampler_of, says
 from onepolicy.nn.recurrent import Recurrent
 
 
@@ -71,7 +71,7 @@ class MultiCategoricalPolicy(nn.Module):
     """A softmax for each of several choices, with a critic. Action tensors are [..., choices] int64.
 
     sizes: values of each choice. masked: the last sum(sizes) numbers of an observation say which are legal, choice
-    after choice. recurrent: as CategoricalPolicy's.
+    after choice. recurrent, options, layout: as CategoricalPolicy's.
     """
 
     def __init__(
@@ -83,12 +83,14 @@ class MultiCategoricalPolicy(nn.Module):
         seed: int = 0,
         masked: bool = False,
         recurrent: Recurrent = "none",
+        options: NetworkOptions = PLAIN,
+        layout: Layout | None = None,
     ) -> None:
         super().__init__()
         self.obs_dim, self.choices = obs_dim, Choices(sizes)
         total = self.choices.total
-        bits = total if masked else 0
-        self.networks = networks_of(obs_dim, total, hidden, seed, recurrent=recurrent, bits=bits)
+        chosen: dict[str, Any] = {"recurrent": recurrent, "options": options, "layout": layout}
+        self.networks = networks_of(obs_dim, total, hidden, seed, bits=total if masked else 0, **chosen)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, *, rng: torch.Generator | None = None) -> tuple[Tensor, Evaluation]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onepolicy.batch import Evaluation, SequenceInputs
+from onepolicy.batch import Evaluation, Layout, SequenceInputs
 from onepolicy.core.distributions import (
     categorical_evaluate,
     categorical_sample,
@@ -25,13 +25,15 @@ from onepolicy.core.distributions import (
     gaussian_sample,
 )
 from onepolicy.errors import ConfigError, nearest
+from onepolicy.nn.conv import ImageActorCritic
 from onepolicy.nn.frozen import Frozen, Memory, best_of
 from onepolicy.nn.heads import Draw, Head, draw_categorical, draw_gaussian
 from onepolicy.nn.legal import features, masked, numpy_features, numpy_masked
-from onepolicy.nn.mlp import Array, StackedMLP, numpy_copy
+from onepolicy.nn.mlp import Array, NetworkOptions, StackedMLP, numpy_copy
 from onepolicy.nn.recurrent import Recurrent, RecurrentActorCritic, whole
 
 HIDDEN = (64, 64)
+PLAIN = NetworkOptions()
 Greedy = Callable[[Array], NDArray[np.int64] | Array]
 """The best action for each row of observations: [N, D] -> [N] or [N, A]."""
 
@@ -73,15 +75,24 @@ class ActorCritic(nn.Module):
     observation that say which outputs are legal (legal.py); the networks do not see them.
     """
 
-    def __init__(self, obs_dim: int, out: int, hidden: Sequence[int], seed: int, *, bits: int = 0) -> None:
+    def __init__(
+        self,
+        obs_dim: int,
+        out: int,
+        hidden: Sequence[int],
+        seed: int,
+        *,
+        bits: int = 0,
+        options: NetworkOptions = PLAIN,
+    ) -> None:
         super().__init__()
         if obs_dim - bits < 1 or out < 1:
             raise ConfigError(f"a policy from {obs_dim - bits} numbers to {out}; both must be at least 1.")
         rng = torch.Generator().manual_seed(seed)
         self.bits = bits
-        self.body = StackedMLP(2, (obs_dim - bits, *hidden), rng=rng)
-        self.actor = Head(hidden[-1], out, gain=0.01, rng=rng)
-        self.critic = Head(hidden[-1], 1, gain=1.0, rng=rng)
+        self.body = StackedMLP(2, (obs_dim - bits, *hidden), rng=rng, options=options)
+        self.actor = Head(hidden[-1], out, gain=0.01 if options.orthogonal else None, rng=rng)
+        self.critic = Head(hidden[-1], 1, gain=1.0 if options.orthogonal else None, rng=rng)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         lead, seen = obs.shape[:-1], features(obs, self.bits)
@@ -99,15 +110,33 @@ class ActorCritic(nn.Module):
         return Frozen(both, lambda obs: both(obs)[1])
 
 
-Networks = ActorCritic | RecurrentActorCritic
+Networks = ActorCritic | RecurrentActorCritic | ImageActorCritic
 
 
 def networks_of(
-    obs_dim: int, out: int, hidden: Sequence[int], seed: int, *, recurrent: Recurrent = "none", bits: int = 0
+    obs_dim: int,
+    out: int,
+    hidden: Sequence[int],
+    seed: int,
+    *,
+    recurrent: Recurrent = "none",
+    bits: int = 0,
+    options: NetworkOptions = PLAIN,
+    layout: Layout | None = None,
 ) -> Networks:
-    """Actor and critic; recurrent: what their last hidden layer is. Raises: ConfigError for another word."""
-    if recurrent == "none":
-        return ActorCritic(obs_dim, out, hidden, seed, bits=bits)
+    """Actor and critic; recurrent: what their last hidden layer is. options: of the other layers. layout: of rows of
+    bytes. Raises: ConfigError for another word, and for what does not go with images or with memory."""
+    if recurrent == "none" and layout is None:
+        return ActorCritic(obs_dim, out, hidden, seed, bits=bits, options=options)
+    if options != PLAIN:
+        raise ConfigError(f"{options}; networks for images or with a memory are as they are. Leave network out.")
+    if layout is not None:
+        if recurrent != "none":
+            raise ConfigError(
+                f"recurrent is {recurrent!r} with images, which are seen in stacks here. Set world.frame_stack, or "
+                "show them as vectors with world.flat."
+            )
+        return ImageActorCritic(layout, out, hidden, seed, bits=bits)
     if recurrent not in ("lstm", "gru"):
         raise ConfigError(f"recurrent is {recurrent!r}. {nearest(recurrent, ('none', 'lstm', 'gru'))}")
     return RecurrentActorCritic(obs_dim, out, hidden, seed, cell=recurrent, bits=bits)
@@ -123,7 +152,7 @@ def says(networks: Networks, inputs: Any) -> tuple[Tensor, Tensor]:
 
 def next_says(networks: Networks, obs: Tensor) -> tuple[Tensor, Tensor]:
     """The same where obs [..., D] are the next of their episodes, which recurrent networks then remember."""
-    if isinstance(networks, ActorCritic):
+    if not isinstance(networks, RecurrentActorCritic):
         return says(networks, obs)
     out, value = says(networks, networks.remembered(obs.reshape(-1, obs.shape[-1])))
     return out.view(*obs.shape[:-1], -1), value.view(obs.shape[:-1])
@@ -152,7 +181,8 @@ class CategoricalPolicy(nn.Module):
     """pi(a|s) = softmax(logits(s)) over `actions` actions, with a critic. Action tensors are [...] int64.
 
     masked: the last `actions` numbers of an observation say which are legal; the others have probability 0. recurrent:
-    what the last hidden layer is; then `act` remembers what it saw until told to `forget`.
+    what the last hidden layer is; then `act` remembers what it saw until told to `forget`. options: of the networks.
+    layout: of observations that are rows of bytes.
     """
 
     def __init__(
@@ -164,11 +194,13 @@ class CategoricalPolicy(nn.Module):
         seed: int = 0,
         masked: bool = False,
         recurrent: Recurrent = "none",
+        options: NetworkOptions = PLAIN,
+        layout: Layout | None = None,
     ) -> None:
         super().__init__()
         self.obs_dim = obs_dim
-        bits = actions if masked else 0
-        self.networks = networks_of(obs_dim, actions, hidden, seed, recurrent=recurrent, bits=bits)
+        chosen: dict[str, Any] = {"recurrent": recurrent, "options": options, "layout": layout}
+        self.networks = networks_of(obs_dim, actions, hidden, seed, bits=actions if masked else 0, **chosen)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, *, rng: torch.Generator | None = None) -> tuple[Tensor, Evaluation]:
@@ -200,7 +232,7 @@ class GaussianPolicy(nn.Module):
     """pi(a|s) = N(mean(s), exp(log_std)^2), one log_std for each of `dim` numbers, the same in all states; a critic.
 
     Actions [..., dim] are not clipped: the world clips what it is given, the log-prob is that of what was drawn.
-    recurrent: as CategoricalPolicy's.
+    recurrent, options, layout: as CategoricalPolicy's.
     Source: Huang et al. 2022, The 37 implementation details of PPO, continuous details 1 to 4.
     """
 
@@ -213,10 +245,13 @@ class GaussianPolicy(nn.Module):
         log_std: float = 0.0,
         seed: int = 0,
         recurrent: Recurrent = "none",
+        options: NetworkOptions = PLAIN,
+        layout: Layout | None = None,
     ) -> None:
         super().__init__()
         self.obs_dim = obs_dim
-        self.networks = networks_of(obs_dim, dim, hidden, seed, recurrent=recurrent)
+        chosen: dict[str, Any] = {"recurrent": recurrent, "options": options, "layout": layout}
+        self.networks = networks_of(obs_dim, dim, hidden, seed, **chosen)
         self.log_std = nn.Parameter(torch.full((dim,), log_std))
 
     @torch.no_grad()

@@ -171,7 +171,10 @@ def plain(policy: nn.Module) -> bool:
     """Whether a policy is of the kinds that can be stacked: tanh networks over numbers, all actions legal."""
     if not isinstance(policy, CategoricalPolicy | GaussianPolicy):
         return False
-    return type(policy.networks) is ActorCritic and policy.networks.bits == 0
+    networks = policy.networks
+    if not isinstance(networks, ActorCritic):
+        return False
+    return networks.bits == 0 and networks.body.options.activation == "tanh"
 
 
 def _flat(name: str) -> str:

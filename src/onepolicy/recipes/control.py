@@ -7,8 +7,8 @@ The walk: this recipe makes Config and Run, `envs` the worlds, `acting.collect` 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def optimizer_of(config: Config, updates: int) -> OptimConfig:
     """Adam with PPO's epsilon, or A2C's RMSprop (smoothing 0.99), for `updates` steps."""
     return OptimConfig(
         lr=config.lr,
-        name="rmsprop" if config.algo == "a2c" else "adam",
+        name=config.a2c.optimizer if config.algo == "a2c" else "adam",
         betas=(0.9, 0.99) if config.algo == "a2c" else (0.9, 0.999),
         eps=1e-5,
         max_grad_norm=config.max_grad_norm,
@@ -155,6 +155,7 @@ def policy_of(config: Config, env: ControlEnv) -> Policy:
     actions, seed = env.actions, derive_seed(config.seed, "policy")
     chosen: dict[str, Any] = {"hidden": config.hidden, "recurrent": config.recurrent, "seed": seed}
     if isinstance(actions, Discrete):
+    chosen |= {"options": config.network, "layout": env.layout}
         return CategoricalPolicy(env.obs_dim, actions.n, masked=actions.masked, **chosen)
     if isinstance(actions, MultiDiscrete):
         return MultiCategoricalPolicy(env.obs_dim, actions.sizes, masked=actions.masked, **chosen)
@@ -218,8 +219,8 @@ def main(config: Config, resume: Path | None = None) -> Report:
 
         return train_seeds(config, resume)
     torch.set_num_threads(config.threads)
-    env = make(config.env, config.num_envs, derive_seed(config.seed, "env"))
-    exam_env = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"))
+    env = make(config.env, config.num_envs, derive_seed(config.seed, "env"), config.world, training=True)
+    exam_env = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"), config.world)
     policy = policy_of(config, env)
     env, player, scaling = scaled(config, env, policy)
     run = open_run(config, resume)
@@ -285,10 +286,12 @@ def load(run: Run) -> Report:
     """
     config = from_json(Config, run.config)
     if config.seeds > 1:
-        from onepolicy.recipes.seeds import best_seed
+        from onepolicy.recipes import lockstep, seeds
 
-        return load(Run.open(best_seed(config, run.directory)))
-    env = make(config.env, 1, 0)
+        if not seeds.apart(run.directory):
+            return lockstep.load(run, config)
+        return load(Run.open(seeds.best_seed(config, run.directory)))
+    env = make(config.env, 1, 0, replace(config.world, workers=0))
     policy = policy_of(config, env)
     _, player, scaling = scaled(config, env, policy)
     step = run.load(policy=policy, **scaling)

@@ -7,10 +7,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from onepolicy.core.check import fraction
+from onepolicy.envs.atari import PREFIX
+from onepolicy.envs.vector import WorldOptions
 from onepolicy.errors import ConfigError, nearest
+from onepolicy.nn.mlp import NetworkOptions
 from onepolicy.nn.recurrent import Recurrent
 
 Algo = Literal["reinforce", "a2c", "ppo", "trpo"]
+
+
+@dataclass(frozen=True)
+class A2cOptions:
+    """What is A2C's own; on the command line `--a2c.optimizer rmsprop-tf`."""
+
+    optimizer: Literal["rmsprop", "rmsprop-tf"] = "rmsprop"
+    """RMSprop as torch has it, or as TensorFlow had: epsilon inside the root, the mean square from 1 on."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,8 @@ class Config:
     """The algorithm."""
     env: str = "CartPole-v1"
     """The world: any id that gymnasium knows."""
+    world: WorldOptions = field(default_factory=WorldOptions)
+    """How it is played and seen: processes, stacked frames, Atari."""
     steps: int = 1_000_000
     """Steps to train for; the rollout under way is finished."""
     num_envs: int = 1
@@ -70,8 +83,12 @@ class Config:
     """PPO: what the coefficient of a KL penalty, which adapts to target_kl, starts from; None for the clip instead."""
     trpo: TrpoOptions = field(default_factory=TrpoOptions)
     """TRPO: the actor's step."""
+    a2c: A2cOptions = field(default_factory=A2cOptions)
+    """A2C: the optimizer."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the tanh layers of actor and critic."""
+    """Widths of the layers of actor and critic; for images, of those after the convolutions."""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    """What these layers are made of."""
     recurrent: Recurrent = "none"
     """REINFORCE, A2C, PPO: what the last of the layers is, none, lstm or gru; a rollout of n_steps is learnt whole."""
     log_std: float = 0.0
@@ -108,6 +125,11 @@ class Config:
             raise ConfigError(
                 f"recurrent is {self.recurrent!r} with trpo, whose curvature is that of plain layers. Use ppo."
             )
+        if self.network.activation != "tanh" and self.algo == "trpo":
+            raise ConfigError(
+                f"network.activation is {self.network.activation!r} with trpo, whose curvature is that of tanh layers."
+                " Use ppo."
+            )
         if self.algo == "reinforce" and self.schedule != "constant":
             raise ConfigError(
                 f"schedule is {self.schedule!r} with reinforce, whose number of updates is not known beforehand. "
@@ -131,6 +153,26 @@ TRPO_MUJOCO = replace(
     DEFAULTS["trpo"], num_envs=2, n_steps=1024, epochs=20, trpo=TrpoOptions(cg_steps=25), **NORMALISED
 )
 """rl-baselines3-zoo's settings of TRPO for MuJoCo's worlds."""
+WIDE: dict[str, Any] = {
+    "hidden": (256, 256), "log_std": -2.0, "network": NetworkOptions(activation="relu", orthogonal=False),
+}  # fmt: skip
+"""The zoo's policy_kwargs of PPO for most of MuJoCo's worlds."""
+GAMES = ("Pong", "Breakout", "BeamRider", "Qbert", "Seaquest", "SpaceInvaders")
+"""Atari's games that the zoo publishes scores of."""
+_ATARI: dict[str, Any] = {
+    "world": WorldOptions(frame_stack=4), "steps": 10_000_000, "entropy_coef": 0.01, "hidden": (512,),
+    "eval_every": 250_000, "eval_episodes": 10, "save_every": 1_000_000,
+}  # fmt: skip
+ATARI = {
+    "ppo": replace(
+        DEFAULTS["ppo"], num_envs=8, n_steps=128, epochs=4, batch_size=256, lr=2.5e-4, clip=0.1, schedule="linear",
+        value_coef=2 * 0.5, **_ATARI,
+    ),
+    "a2c": replace(
+        DEFAULTS["a2c"], num_envs=16, value_coef=2 * 0.25, a2c=A2cOptions(optimizer="rmsprop-tf"), **_ATARI,
+    ),
+}  # fmt: skip
+"""The zoo's settings for every game of Atari's."""
 PRESETS: dict[str, Config] = {
     # rl-baselines3-zoo hyperparams/ppo.yml
     "ppo/CartPole-v1": replace(
@@ -174,21 +216,40 @@ PRESETS: dict[str, Config] = {
         DEFAULTS["ppo"], env="MountainCarContinuous-v0", steps=100_000, num_envs=8, n_steps=256, batch_size=256,
         lam=0.9, gamma=0.9999, **NORMALISED,
     ),
-    # the zoo's with tanh where it has ReLU; value_coef is twice its vf_coef
+    # value_coef is twice the zoo's vf_coef
     "ppo/HalfCheetah-v5": replace(
         DEFAULTS["ppo"], env="HalfCheetah-v5", n_steps=512, gamma=0.98, lr=2.0633e-5, entropy_coef=0.000401762,
-        clip=0.1, epochs=20, lam=0.92, max_grad_norm=0.8, value_coef=2 * 0.58096, hidden=(256, 256), log_std=-2.0,
-        **NORMALISED,
+        clip=0.1, epochs=20, lam=0.92, max_grad_norm=0.8, value_coef=2 * 0.58096, **WIDE, **NORMALISED,
     ),
     "ppo/Hopper-v5": replace(
         DEFAULTS["ppo"], env="Hopper-v5", batch_size=32, n_steps=512, gamma=0.999, lr=9.80828e-5,
-        entropy_coef=0.00229519, epochs=5, lam=0.99, max_grad_norm=0.7, value_coef=2 * 0.835671, hidden=(256, 256),
-        log_std=-2.0, **NORMALISED,
+        entropy_coef=0.00229519, epochs=5, lam=0.99, max_grad_norm=0.7, value_coef=2 * 0.835671, **WIDE, **NORMALISED,
+    ),
+    "ppo/Humanoid-v5": replace(
+        DEFAULTS["ppo"], env="Humanoid-v5", steps=10_000_000, batch_size=256, n_steps=512, gamma=0.95, lr=3.56987e-5,
+        entropy_coef=0.00238306, clip=0.3, epochs=5, lam=0.9, max_grad_norm=2.0, value_coef=2 * 0.431892, **WIDE,
+        **NORMALISED,
+    ),
+    # the zoo's rows of their v2
+    "ppo/InvertedDoublePendulum-v5": replace(
+        DEFAULTS["ppo"], env="InvertedDoublePendulum-v5", batch_size=512, n_steps=128, gamma=0.98, lr=0.000155454,
+        entropy_coef=1.05057e-6, clip=0.4, lam=0.8, value_coef=2 * 0.695929, **NORMALISED,
+    ),
+    "ppo/InvertedPendulum-v5": replace(
+        DEFAULTS["ppo"], env="InvertedPendulum-v5", n_steps=32, gamma=0.999, lr=0.000222425, entropy_coef=1.37976e-7,
+        clip=0.4, epochs=5, lam=0.9, max_grad_norm=0.3, value_coef=2 * 0.19816, **NORMALISED,
+    ),
+    "ppo/Reacher-v5": replace(
+        DEFAULTS["ppo"], env="Reacher-v5", batch_size=32, n_steps=512, gamma=0.9, lr=0.000104019,
+        entropy_coef=7.52585e-8, clip=0.3, epochs=5, lam=1.0, max_grad_norm=0.9, value_coef=2 * 0.950368,
+        **NORMALISED,
     ),
     "ppo/Walker2d-v5": replace(
         DEFAULTS["ppo"], env="Walker2d-v5", batch_size=32, n_steps=512, lr=5.05041e-5, entropy_coef=0.000585045,
         clip=0.1, epochs=20, max_grad_norm=1.0, value_coef=2 * 0.871923, **NORMALISED,
     ),
+    # rl-baselines3-zoo's `atari` of ppo.yml and a2c.yml, with ALE's sticky actions; steps of four frames each
+    **{f"{algo}/ALE/{game}-v5": replace(ATARI[algo], env=f"ALE/{game}-v5") for game in GAMES for algo in ATARI},
     # rl-baselines3-zoo hyperparams/a2c.yml
     "a2c/CartPole-v1": replace(DEFAULTS["a2c"], steps=500_000),
     "a2c/LunarLander-v3": replace(
@@ -254,3 +315,5 @@ def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
     if algorithm == "ppo" and str(fields.get("recurrent", "none")) != "none":
         start = RECURRENT_PPO
     return PRESETS.get(f"{algorithm}/{env}", replace(start, env=env))
+    if env.startswith(PREFIX):
+        start = ATARI.get(algorithm, start)

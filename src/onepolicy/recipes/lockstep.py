@@ -119,8 +119,9 @@ def main(config: Config, resume: Path | None = None) -> Report:
     """
     torch.set_num_threads(config.threads)
     seeds = seeds_of(config)
-    worlds = [make(config.env, config.num_envs, derive_seed(seed, "env")) for seed in seeds]
-    exam = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"))
+    start_of = [derive_seed(seed, "env") for seed in seeds]
+    worlds = [make(config.env, config.num_envs, start, config.world, training=True) for start in start_of]
+    exam = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"), config.world)
     learner, players, worlds = learners(config, worlds)
     together = Together(worlds, learner.policy, steps=config.n_steps, seeds=seeds)
     run = control.open_run(config, resume)
@@ -186,7 +187,7 @@ def load(run: Run, config: Config, text: str = "") -> Report:
     Raises: CheckpointError when there is no valid checkpoint.
     """
     seeds = seeds_of(config)
-    learner, players, worlds = learners(config, [make(config.env, 1, 0) for _ in seeds])
+    learner, players, worlds = learners(config, [make(config.env, 1, 0, config.world) for _ in seeds])
     step = run.load(learner=learner, **normalisers(worlds, seeds))
     scores = last_of(run.directory, seeds, "eval/return")
     best = max(scores, key=lambda seed: scores[seed])

@@ -46,7 +46,8 @@ def train_seeds(config: Config, resume: Path | None = None) -> Report:
 
     Raises: TrainingError with the last words of a seed that failed; SystemExit when interrupted, all seeds saved.
     """
-    env = make(config.env, 1, config.seed)  # a world that cannot be made is one error here, not one in every process
+    # a world that cannot be made is one error here, not one in every process
+    env = make(config.env, 1, config.seed, config.world)
     if lockstep.in_lockstep(config, env) and not (resume and apart(resume)):
         return lockstep.main(config, resume)
     run = control.open_run(config, resume)
