@@ -19,16 +19,19 @@ EXIT_RIGHT, EXIT_WRONG, EXIT_INVALID = 0, 1, 3
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the command prints. lines: (name, text) pairs under the verdict."""
+    """What the command prints. lines: (name, text) pairs under the verdict. right: where the score does not say so."""
 
     score: Score
     lines: tuple[tuple[str, str], ...] = ()
+    right: bool | None = None
 
     @property
     def verdict(self) -> str:
         """right, wrong, invalid or skipped; right is `correct` in the parts, else a value of at least 1."""
         if self.score.value is None:
             return self.score.state
+        if self.right is not None:
+            return "right" if self.right else "wrong"
         correct = self.score.parts.get("correct")
         return "right" if (self.score.value >= 1.0 if correct is None else correct == 1.0) else "wrong"
 
@@ -75,8 +78,27 @@ def mathematics(options: Mapping[str, str]) -> Judgement:
     return Judgement(verifier(task_of(verifier, gold), answer), lines)
 
 
+def later(name: str) -> Kind:
+    """A kind of verify_text.py, imported when it is asked for."""
+
+    def judge(options: Mapping[str, str]) -> Judgement:
+        from onepolicy.recipes.verify_text import TEXT_KINDS
+
+        return TEXT_KINDS[name](options)
+
+    return judge
+
+
 KINDS: dict[str, Kind] = {
     "math": mathematics,
+    "instructions": later("instructions"),
+    "tags": later("tags"),
+    "json": later("json"),
+    "regex": later("regex"),
+    "language": later("language"),
+    "length": later("length"),
+    "repetition": later("repetition"),
+    "overlap": later("overlap"),
 }
 """Kinds of verifiers by name; a line each."""
 
