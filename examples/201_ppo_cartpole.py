@@ -9,6 +9,7 @@ The command that does the same: onepolicy train ppo --env CartPole-v1
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import gymnasium
 import torch
@@ -18,15 +19,14 @@ import onepolicy as op
 ENV = "CartPole-v1"
 
 
-def play(policy: torch.nn.Module, seed: int) -> float:
+def play(policy: Any, seed: int) -> float:
     """The return of one episode in gymnasium's own world, actions drawn from the policy."""
     world = gymnasium.make(ENV)
     rng = torch.Generator().manual_seed(seed)
     obs, _ = world.reset(seed=seed)
     total, over = 0.0, False
     while not over:
-        action, _ = policy.act(torch.as_tensor(obs), rng=rng)
-        obs, reward, terminated, truncated, _ = world.step(action.item())
+        obs, reward, terminated, truncated, _ = world.step(policy.act(obs, stochastic=True, rng=rng))
         total += float(reward)
         over = terminated or truncated
     return total
@@ -46,14 +46,18 @@ def main() -> None:
     found = op.evaluate(report.policy, env=ENV, episodes=100, seed=1).interval()
     print(f"evaluated again: {found.value:.1f} [{found.low:.1f}, {found.high:.1f}]")
 
-    # The policy is a torch module. act() draws an action and says its log-probability, the entropy and the value.
-    action, said = report.policy.act(torch.zeros(4), rng=torch.Generator().manual_seed(0))
-    print(f"upright and still: action {action.item()}, probability {said.logp.exp():.2f}, value {said.value:.1f}")
+    # act() takes observations as the world gives them, one or several, and returns what env.step takes. evaluate() says
+    # an action's log-probability, the entropy and the value. The torch module itself is `inner`.
+    upright = torch.zeros(4)
+    action = report.policy.act(upright)
+    said = report.policy.evaluate(upright, torch.tensor(action))
+    print(f"upright and still: action {action}, probability {said.logp.exp():.2f}, value {said.value:.1f}")
     print(f"one episode played by hand: {play(report.policy, seed=2):.0f}")
 
     # A run directory is all one needs to go on later.
     again = op.load(report.run_dir)
-    same = all(torch.equal(a, b) for a, b in zip(report.policy.parameters(), again.policy.parameters(), strict=True))
+    ours, theirs = report.policy.inner.parameters(), again.policy.inner.parameters()
+    same = all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     print(f"{again.text}, loaded from {report.run_dir}: the same weights: {same}")
 
 

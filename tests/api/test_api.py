@@ -25,10 +25,13 @@ def test_a_controller_is_trained_acts_and_is_evaluated(tmp_path):
     """The same seed plays the same episodes; the report's policy and the loaded one are one."""
     report = op.train("ppo", env="CartPole-v1", out=str(tmp_path / "run"), **PPO)
     obs = torch.zeros(1, 4)
-    action, said = report.policy.act(obs, rng=torch.Generator().manual_seed(0))
-    assert action.shape == said.logp.shape == said.entropy.shape == said.value.shape == (1,)
+    said = report.policy.evaluate(obs, torch.zeros(1, dtype=torch.int64))
     again = op.load(tmp_path / "run").policy
-    torch.testing.assert_close(again.act(obs, rng=torch.Generator().manual_seed(0))[1].value, said.value)
+    torch.testing.assert_close(again.evaluate(obs, torch.zeros(1, dtype=torch.int64)).value, said.value)
+    assert report.policy.act(obs[0]) == again.act(obs)[0] in (0, 1)
+    assert op.evaluate(report.policy, episodes=6, seed=3) == op.evaluate(again, env="CartPole-v1", episodes=6, seed=3)
+    with pytest.raises(ConfigError, match=r"Pendulum-v1 observes 3 numbers .* this policy learnt in CartPole-v1"):
+        op.evaluate(again, env="Pendulum-v1")
     first, second = (op.evaluate(p, env="CartPole-v1", episodes=6, seed=3) for p in (report.policy, again))
     assert first == second != op.evaluate(report.policy, env="CartPole-v1", episodes=6, seed=4)
     interval = first.interval()
@@ -67,6 +70,7 @@ def test_without_a_preset_a_world_has_its_own(tmp_path, monkeypatch):
     from onepolicy.recipes import control
 
     monkeypatch.setattr(control, "main", lambda config: config)
+    monkeypatch.setattr("onepolicy.api.playable", lambda config: config)
     assert op.train("ppo", seed=3).lr == control.PRESETS["ppo/CartPole-v1"].lr
     assert op.train("a2c", env="Acrobot-v1").lr == control.DEFAULTS["a2c"].lr
     named = op.train("ppo", preset="ppo/LunarLander-v3", steps=7)

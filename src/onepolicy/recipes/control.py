@@ -26,6 +26,7 @@ from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.multi import MultiCategoricalPolicy
 from onepolicy.nn.policies import CategoricalPolicy, ControlPolicy, GaussianPolicy
+from onepolicy.recipes.callbacks import Callback, Watch
 from onepolicy.recipes.control_config import DEFAULTS, PRESETS, Config, starting_point
 from onepolicy.recipes.loop import run_directory
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json, to_json
@@ -177,7 +178,7 @@ class Loop:
     """The bookkeeping after each update, on a clock of environment steps.
 
     evaluate: environment steps so far -> metrics. parts: what a checkpoint holds. done: steps at the last call.
-    last: the latest of each metric.
+    last: the latest of each metric. over: whether training was ended before its last step.
     """
 
     run: Run
@@ -185,7 +186,9 @@ class Loop:
     bar: Bar
     evaluate: Callable[[int], Metrics]
     parts: dict[str, Any]
+    watch: Watch
     done: int
+    over: bool = False
     last: Metrics = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
@@ -195,29 +198,34 @@ class Loop:
         if finished or self._passed(self.config.eval_every, steps):
             metrics |= self.evaluate(steps)
         if "eval/return" in metrics or self.run.interrupted or self._passed(LOG_EVERY, steps):
+            self.over = self.watch.stops(steps, metrics) and not finished
+            if self.over and "eval/return" not in metrics:
+                metrics |= self.evaluate(steps)
             rate = (steps - self.done) / (time.perf_counter() - self.started)
             self.run.log(steps, metrics, {"rate/env_steps_per_second": rate})
         self.last |= metrics
         shown = {"rollout/return": "return", "eval/return": "evaluated"}
         self.bar.advance(steps - self.done, **{name: self.last[k] for k, name in shown.items() if k in self.last})
-        if finished or self.run.interrupted or self._passed(self.config.save_every, steps):
+        if finished or self.over or self.run.interrupted or self._passed(self.config.save_every, steps):
             self.run.save(steps, **self.parts)
+        self.watch.film(steps, self.done, finished=finished or self.over)
         self.done, self.started = steps, time.perf_counter()
-        return self.run.interrupted and not finished
+        return (self.run.interrupted or self.over) and not finished
 
     def _passed(self, every: int, steps: int) -> bool:
         return every > 0 and steps // every > self.done // every
 
 
-def main(config: Config, resume: Path | None = None) -> Report:
+def main(config: Config, resume: Path | None = None, callbacks: Sequence[Callback] = ()) -> Report:
     """Train (or, given a run directory, continue training) one seed or several.
 
+    callbacks: called at each line that is logged; see `callbacks.Event`.
     Raises: SystemExit with EXIT_INTERRUPTED when a signal ended it early; everything is saved then.
     """
     if config.seeds > 1:
         from onepolicy.recipes.seeds import train_seeds
 
-        return train_seeds(config, resume)
+        return train_seeds(config, resume, callbacks)
     torch.set_num_threads(config.threads)
     env = make(config.env, config.num_envs, derive_seed(config.seed, "env"), config.world, training=True)
     exam_env = make(config.env, min(config.eval_episodes, MOST_WORLDS), derive_seed(config.seed, "exam"), config.world)
@@ -241,9 +249,10 @@ def main(config: Config, resume: Path | None = None) -> Report:
             say_if_short(run, config)
             run.log(0, evaluate(0))
         with progress(config.steps, f"{config.algo} {config.env} seed {config.seed}", done=start) as bar:
-            loop = Loop(run, config, bar, evaluate, parts, start)
-            method.fit(learner, collector, loop.after_step)
-        stopped = run.interrupted and loop.done < config.steps
+            loop = Loop(run, config, bar, evaluate, parts, watch_of(run, config, callbacks, [player], env), start)
+            if not (start and loop.watch.reached(last_metrics(run.directory))):
+                method.fit(learner, collector, loop.after_step)
+        stopped = run.interrupted and loop.done < config.steps and not loop.over
         text = "" if stopped else finish(run, config, collector.env_steps, loop.last or evaluate(collector.env_steps))
     if stopped:
         print(f"Interrupted and saved. Continue with: onepolicy resume {run.directory}")
@@ -256,6 +265,13 @@ def open_run(config: Config, resume: Path | None) -> Run:
     if resume:
         return Run.open(resume)
     return Run.create(run_directory(config.out, config.algo), recipe=RECIPE, config=to_json(config))
+
+
+def watch_of(
+    run: Run, config: Config, callbacks: Sequence[Callback], players: Sequence[ControlPolicy], env: ControlEnv
+) -> Watch:
+    """The callbacks and what the configuration says of an early stop and of videos."""
+    return Watch(run, callbacks, lambda: players, env, stop_at_return=config.stop_at_return, video=config.video)
 
 
 def say_if_short(run: Run, config: Config) -> None:

@@ -101,6 +101,10 @@ class Config:
     """Steps between evaluations; 0 for one at the end."""
     eval_episodes: int = 100
     """Whole episodes of an evaluation, played greedily."""
+    stop_at_return: float | None = None
+    """Training ends once an evaluation's mean return, of several seeds each one's, is as high; None for never."""
+    video: int = 0
+    """Steps between videos of a greedy episode, and one at the end, below videos/ in the run directory; 0 for none."""
     save_every: int = 50_000
     """Steps between checkpoints; 0 for one at the end."""
     seed: int = 0
@@ -116,7 +120,7 @@ class Config:
         for name in ("steps", "num_envs", "n_steps", "eval_episodes", "seeds", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; there must be at least 1. Set {name} >= 1.")
-        for name in ("eval_every", "save_every"):
+        for name in ("eval_every", "save_every", "video"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it counts steps. Set it to 0 for only at the end.")
         fraction("gamma", self.gamma)

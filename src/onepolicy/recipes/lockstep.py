@@ -27,8 +27,9 @@ from onepolicy.learning.stacked import StackedPolicyLearner
 from onepolicy.nn.policies import ControlPolicy
 from onepolicy.nn.stacked_policy import Plain, StackedPolicy, plain
 from onepolicy.recipes import control
+from onepolicy.recipes.callbacks import Callback
 from onepolicy.recipes.control_config import Config
-from onepolicy.recipes.side_by_side import Loop, last_of, table_of
+from onepolicy.recipes.side_by_side import Loop, last_of, reached, table_of
 from onepolicy.run.config import EXIT_INTERRUPTED
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
@@ -112,9 +113,10 @@ def fit(learner: StackedPolicyLearner, together: Together, config: Config, after
             return
 
 
-def main(config: Config, resume: Path | None = None) -> Report:
+def main(config: Config, resume: Path | None = None, callbacks: Sequence[Callback] = ()) -> Report:
     """Train, or continue training, all seeds.
 
+    callbacks: called at each line that is logged; see `callbacks.Event`.
     Raises: SystemExit with EXIT_INTERRUPTED when a signal ended it early; everything is saved then.
     """
     torch.set_num_threads(config.threads)
@@ -132,17 +134,19 @@ def main(config: Config, resume: Path | None = None) -> Report:
             for player, seed in zip(players, seeds, strict=True)
         ]
 
+    watch = control.watch_of(run, config, callbacks, players, exam)
     parts: dict[str, Any] = {"learner": learner, "together": together, **normalisers(worlds, seeds)}
     with run:
         start = run.resume(**parts)
         with progress(config.steps, f"{config.algo} {config.env}, {config.seeds} seeds", done=start) as bar:
             every = (config.eval_every, config.save_every)
-            loop = Loop(run, config.steps, *every, bar, evaluate, together.metrics, parts, seeds, start)
+            loop = Loop(run, config.steps, *every, bar, evaluate, together.metrics, parts, seeds, watch, start)
             if start == 0:
                 control.say_if_short(run, config)
                 loop.begin()
-            fit(learner, together, config, loop.after_step)
-        stopped = run.interrupted and together.env_steps < config.steps
+            if not (start and reached(watch, run.directory, seeds)):
+                fit(learner, together, config, loop.after_step)
+        stopped = run.interrupted and together.env_steps < config.steps and not loop.over
         text = "" if stopped else finish(run, config)
     if stopped:
         print(f"Interrupted and saved. Continue with: onepolicy resume {run.directory}")

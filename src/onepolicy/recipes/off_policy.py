@@ -7,8 +7,9 @@ has targets, losses and the loop, `learning.stacked` steps, `evaluation.returns`
 from __future__ import annotations
 
 from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -25,7 +26,9 @@ from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.world_model import WorldModel
 from onepolicy.nn.actors import ActorPolicy, SquashedPolicy
 from onepolicy.nn.greedy import GreedyPolicy
+from onepolicy.nn.policies import ControlPolicy
 from onepolicy.nn.stacked import alone
+from onepolicy.recipes.callbacks import Callback, Watch
 from onepolicy.recipes.loop import run_directory
 from onepolicy.recipes.off_policy_config import (
     DEFAULTS,
@@ -38,7 +41,7 @@ from onepolicy.recipes.off_policy_config import (
     td3_of,
     world_model_of,
 )
-from onepolicy.recipes.side_by_side import Loop, last_of, table_of
+from onepolicy.recipes.side_by_side import Loop, last_of, reached, table_of
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json, to_json
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
@@ -126,9 +129,10 @@ def fit(learner: Learner, explorer: Explorer, config: Config, loop: Loop, furthe
         td3.fit(learner, explorer, td3_of(config), steps=config.steps, after_step=loop.after_step)
 
 
-def main(config: Config, resume: Path | None = None) -> Report:
+def main(config: Config, resume: Path | None = None, callbacks: Sequence[Callback] = ()) -> Report:
     """Train (or, given a run directory, continue training) all seeds.
 
+    callbacks: called at each line that is logged; see `callbacks.Event`.
     Raises: SystemExit with EXIT_INTERRUPTED when a signal ended it early; everything is saved then.
     """
     torch.set_num_threads(config.threads)
@@ -155,6 +159,12 @@ def main(config: Config, resume: Path | None = None) -> Report:
             for k, seed in enumerate(seeds)
         ]
 
+    def policies() -> list[ControlPolicy]:
+        return [cast(ControlPolicy, policy_of(learner, k, exam_env)) for k in range(len(seeds))]
+
+    watch = Watch(
+        run, callbacks, policies, exam_env, stop_at_return=config.stop_at_return, video=config.video
+    )
     further = imagining(config, envs[0])
     parts: dict[str, Any] = {"learner": learner, "explorer": explorer, **further}
     if isinstance(replay, FrameReplay):
@@ -173,12 +183,14 @@ def main(config: Config, resume: Path | None = None) -> Report:
                 explorer.metrics,
                 parts,
                 seeds,
+                watch,
                 start,
             )
             if start == 0:
                 loop.begin()
-            fit(learner, explorer, config, loop, further)
-        stopped = run.interrupted and explorer.steps < config.steps
+            if not (start and reached(watch, run.directory, seeds)):
+                fit(learner, explorer, config, loop, further)
+        stopped = run.interrupted and explorer.steps < config.steps and not loop.over
         text = "" if stopped else finish(run, config)
     if stopped:
         print(f"Interrupted and saved. Continue with: onepolicy resume {run.directory}")

@@ -151,6 +151,10 @@ class Config:
     """Steps between evaluations; 0 for one at the end."""
     eval_episodes: int = 100
     """Whole episodes of an evaluation, played greedily."""
+    stop_at_return: float | None = None
+    """Training ends once an evaluation's mean return, of several seeds each one's, is as high; None for never."""
+    video: int = 0
+    """Steps between videos of a greedy episode, and one at the end, below videos/ in the run directory; 0 for none."""
     save_every: int = 50_000
     """Steps between checkpoints, the memory included; 0 for one at the end."""
     seed: int = 0
@@ -175,7 +179,7 @@ class Config:
             "seeds",
             "threads",
         )
-        require_count(self, "learning_starts", "gradient_steps", "eval_every", "save_every")
+        require_count(self, "learning_starts", "gradient_steps", "eval_every", "save_every", "video")
         fraction("gamma", self.gamma)
         if self.dqn.priority > 0 and self.algo != "dqn":
             raise ConfigError(f"dqn.priority is {self.dqn.priority}; {self.algo} draws all transitions alike.")

@@ -17,8 +17,9 @@ from pathlib import Path
 from subprocess import Popen
 
 from onepolicy.envs.vector import make
-from onepolicy.errors import TrainingError
+from onepolicy.errors import ConfigError, TrainingError
 from onepolicy.recipes import control, lockstep
+from onepolicy.recipes.callbacks import Callback
 from onepolicy.recipes.control import last_metrics
 from onepolicy.recipes.control_config import Config
 from onepolicy.recipes.side_by_side import table_of
@@ -41,7 +42,7 @@ def seed_configs(config: Config, directory: Path) -> list[Config]:
     return [replace(config, seed=seed, seeds=1, out=str(directory / f"seed-{seed}")) for seed in numbers]
 
 
-def train_seeds(config: Config, resume: Path | None = None) -> Report:
+def train_seeds(config: Config, resume: Path | None = None, callbacks: Sequence[Callback] = ()) -> Report:
     """Train all seeds, or those a resumed run has not finished.
 
     Raises: TrainingError with the last words of a seed that failed; SystemExit when interrupted, all seeds saved.
@@ -49,7 +50,12 @@ def train_seeds(config: Config, resume: Path | None = None) -> Report:
     # a world that cannot be made is one error here, not one in every process
     env = make(config.env, 1, config.seed, config.world)
     if lockstep.in_lockstep(config, env) and not (resume and apart(resume)):
-        return lockstep.main(config, resume)
+        return lockstep.main(config, resume, callbacks)
+    if callbacks:
+        raise ConfigError(
+            f"callbacks with {config.seeds} seeds that train in processes of their own, where they cannot be called. "
+            "Train one seed at a time, or PPO without target_kl or A2C, whose seeds train in this process."
+        )
     run = control.open_run(config, resume)
     configs = seed_configs(config, run.directory)
     with run:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from onepolicy.evaluation.returns import over_seeds
+from onepolicy.recipes.callbacks import Watch
 from onepolicy.run.journal import read_lines
 from onepolicy.run.progress import Bar
 from onepolicy.run.run import Run
@@ -27,7 +28,7 @@ class Loop:
     seed's own are `seed<n>/...`.
 
     evaluate: steps so far -> metrics of each seed. played: metrics of each seed's last episodes. parts: of a
-    checkpoint. done: steps at the last call.
+    checkpoint. done: steps at the last call. over: whether training was ended before its last step.
     """
 
     run: Run
@@ -39,7 +40,9 @@ class Loop:
     played: Callable[[], list[Metrics]]
     parts: Mapping[str, Any]
     seeds: Sequence[int]
+    watch: Watch
     done: int = 0
+    over: bool = False
     logged: int = field(init=False)
     started: float = field(default_factory=time.perf_counter)
 
@@ -60,13 +63,20 @@ class Loop:
                 for metrics, value in zip(found, values.tolist(), strict=True):
                     metrics[name] = value
             if exam:
-                for metrics, measured in zip(found, self.evaluate(steps), strict=True):
-                    metrics |= measured
+                self._measure(steps, found)
+            self.over = self.watch.stops(steps, self._named(found)) and not finished
+            if self.over and not exam:
+                self._measure(steps, found)
             self._log(steps, found)
-        if finished or self.run.interrupted or self._passed(self.save_every, steps):
+        if finished or self.over or self.run.interrupted or self._passed(self.save_every, steps):
             self.run.save(steps, **self.parts)
+        self.watch.film(steps, self.done, finished=finished or self.over)
         self.done = steps
-        return self.run.interrupted and not finished
+        return (self.run.interrupted or self.over) and not finished
+
+    def _measure(self, steps: int, found: list[Metrics]) -> None:
+        for metrics, measured in zip(found, self.evaluate(steps), strict=True):
+            metrics |= measured
 
     def _log(self, steps: int, found: list[Metrics]) -> None:
         seconds = time.perf_counter() - self.started
@@ -90,6 +100,12 @@ class Loop:
 
     def _passed(self, every: int, steps: int) -> bool:
         return every > 0 and steps // every > self.done // every
+
+
+def reached(watch: Watch, directory: Path, seeds: Sequence[int]) -> bool:
+    """Whether a run that goes on has nothing left to do: its last evaluation came up to stop_at_return."""
+    scores = last_of(directory, seeds, "eval/return")
+    return watch.reached({f"seed{seed}/eval/return": score for seed, score in scores.items()})
 
 
 def last_of(directory: Path, seeds: Sequence[int], name: str) -> dict[int, float]:
