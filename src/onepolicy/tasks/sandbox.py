@@ -108,6 +108,10 @@ class Sandbox:
         """What a program does with a text on its standard input. Raises: as `run_tests`."""
         return self.run_tests(source, [Stdin(stdin)], language, limits)[0]
 
+    def _folder(self) -> str:
+        """Where a program is written inside; elsewhere /tmp may be shared with others."""
+        return languages.FOLDER if self.backend.alone else f"{languages.FOLDER}-{secrets.token_hex(8)}"
+
     def run_tests(
         self,
         source: str,
@@ -138,7 +142,7 @@ class Sandbox:
             "alone": self.backend.alone,
             "source": source.encode("utf-8", "replace").decode(),
             "file": spec.file if on_disk else "",
-            "folder": languages.FOLDER if on_disk else "/tmp",
+            "folder": self._folder() if on_disk else "/tmp",
             "compile": compiler,
             "argv": command,
             "seconds": limits.seconds,

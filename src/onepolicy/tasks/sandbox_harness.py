@@ -291,6 +291,14 @@ def missing(head: Any) -> dict[str, Any] | None:
     return None
 
 
+def tidy(head: Any) -> None:
+    """Where /tmp outlives the run, take the program's folder away."""
+    if head["file"] and not head["alone"]:
+        import shutil
+
+        shutil.rmtree(head["folder"], ignore_errors=True)
+
+
 def main() -> None:
     """Read the program, compile it if its language asks for it, then answer test after test."""
     os.closerange(3, 256)
@@ -314,6 +322,7 @@ def main() -> None:
     while True:
         test = read_frame()
         if test is None:
+            tidy(head)
             return
         head["seconds"] = min(head["seconds"], until - time.monotonic())
         if failed is not None:
