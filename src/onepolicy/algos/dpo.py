@@ -33,24 +33,24 @@ WITHOUT_REFERENCE = ("simpo", "orpo")
 
 @dataclass(frozen=True)
 class Objective:
-    """Which loss.
-
-    kind: sigmoid is DPO; with label_smoothing it is the conservative form. beta: inverse of how far the policy may
-    leave the reference; for ORPO the coefficient of its penalty (the paper's lambda). margin: SimPO's gamma, reward
-    units.
-    per_token: log-probabilities are means over an answer's tokens (length-normalised DPO; IPO's authors do so too);
-    SimPO and ORPO always do. nll_coef: of the chosen answer's negative log-likelihood per token, added (RPO). good,
-    bad: KTO's weights.
-    """
+    """Which loss, and its constants."""
 
     kind: Kind = "sigmoid"
+    """sigmoid is DPO, with label_smoothing its conservative form; ipo, hinge, robust, simpo, orpo, kto."""
     beta: float = 0.1
+    """Inverse of how far the policy may leave the reference; for ORPO the coefficient of its penalty."""
     label_smoothing: float = 0.0
+    """Share of preferences taken to be the wrong way round (sigmoid, robust)."""
     margin: float = 0.0
+    """SimPO's gamma, reward units."""
     per_token: bool = False
+    """Log-probabilities are means over an answer's tokens: length-normalised DPO, and IPO as its authors run it."""
     nll_coef: float = 0.0
+    """Coefficient of the chosen answer's negative log-likelihood per token, added (RPO)."""
     good: float = 1.0
+    """KTO's weight of good answers."""
     bad: float = 1.0
+    """KTO's weight of bad answers."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -146,6 +146,8 @@ def logp_in_parts(policy: Any, examples: Sequence[Example], *, pad_id: int, budg
 
 def referenced(rows: Sequence[Any], logp: Callable[[Sequence[Example]], list[float]]) -> list[Any]:
     """Pairs or singles with the reference's log-probabilities, by one call for all."""
+    if not rows:
+        return []
     names = [("answer", "other") if isinstance(row, Single) else ("chosen", "rejected") for row in rows]
     found = iter(logp([getattr(row, name) for row, both in zip(rows, names, strict=True) for name in both]))
     return [

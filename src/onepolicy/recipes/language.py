@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from onepolicy.acting.engine import Engine
 from onepolicy.data.chat_template import check_stable, render
@@ -19,6 +21,7 @@ from onepolicy.nn.language import TINY, add_lora, build_model, load_model, merge
 from onepolicy.nn.token_policy import TokenPolicy
 from onepolicy.recipes.options import Tiny
 from onepolicy.run import manifest
+from onepolicy.run.files import out_of_space
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
 from onepolicy.run.seeding import derive_seed
@@ -213,7 +216,9 @@ def is_run(place: Path) -> bool:
     return (place / "status.json").is_file() or (place / "checkpoints").is_dir()
 
 
-def language_of(path: str | Path) -> Language:
+def language_of(
+    path: str | Path, *, lora_rank: int = 0, layout: Literal["padded", "packed"] = "padded", temperature: float = 1.0
+) -> Language:
     """The language model in a run directory (its newest checkpoint), a Hugging Face directory or on the hub.
 
     Raises: ConfigError for a preset; CheckpointError for a run without a valid checkpoint; ModelError for anything else
@@ -234,7 +239,27 @@ def language_of(path: str | Path) -> Language:
     name = str(place) if place.exists() else str(path)
     model, tokenizer = load_model(name), load_tokenizer(name)
     check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0])
-    return Language(model, tokenizer, TokenPolicy(model), lora=False)
+    if lora_rank:
+        model = add_lora(model, lora_rank)
+    policy = TokenPolicy(model, temperature=temperature, layout=layout)
+    return Language(model, tokenizer, policy, lora=bool(lora_rank))
+
+
+def save_final(run: Run, language: Language) -> str:
+    """The model in the run's directory `model`, all of it or nothing; where it is, in words."""
+    final = run.directory / "model"
+    building = final.with_name("model.tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        language.parts()["model"].save_to(building)
+        manifest.publish(building, final)
+    except (OSError, SafetensorError) as error:
+        if not out_of_space(error):
+            raise
+        shutil.rmtree(building, ignore_errors=True)
+        run.say(f"No model in {final}: the disk is full. Free some room: onepolicy resume {run.directory}")
+        return "The disk was full, the model is not written."
+    return f"The model is in {final}; talk to it: onepolicy chat {run.directory}"
 
 
 def load_language(run: Run) -> Report:
