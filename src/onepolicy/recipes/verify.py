@@ -57,7 +57,8 @@ Kind = Callable[[Mapping[str, str]], Judgement]
 
 def mathematics(options: Mapping[str, str]) -> Judgement:
     """`--gold G --answer TEXT [--read boxed|open|tag|hash|last] [--tolerance R]`."""
-    from onepolicy.tasks.math import MATH_FORMATS, MathVerifier, Tolerance
+    from onepolicy.tasks.math import MATH_FORMATS, MathVerifier
+    from onepolicy.tasks.math_compare import Tolerance
 
     known(options, "gold", "answer", "read", "tolerance")
     gold, answer, how = required(options, "gold"), required(options, "answer"), options.get("read", "boxed")

@@ -89,27 +89,27 @@ def read_gold(gold: str) -> Gold:
     if reason := too_hard(answer):
         return Gold("", error=reason)
     found = _read_gold(normalise(answer))
-    prose = final_answer(answer) if found.error else None
+    marked = any(sign in answer for sign in ("$", "\\[", "\\("))
+    prose = final_answer(answer) if found.error and marked else None
     return _read_gold(normalise(prose)) if prose is not None and prose != answer else found
 
 
 def _read_gold(text: str) -> Gold:
     try:
-        readings, reason = [], ""
-        for reading in read(text, decimal_comma=False):
-            try:
-                _computable(reading)
-                readings.append(reading)
-            except Unread as error:
-                reason = str(error)
-        if not readings:
-            raise Unread(reason)
-        return Gold(text, tuple(readings))
+        found = read(text, decimal_comma=False)
     except Unread as error:
         try:
             return Gold(text, library=math_library.read(text))
         except Unread:
             return Gold(text, error=str(error))
+    readings, reason = [], ""
+    for reading in found:
+        try:
+            _computable(reading)
+            readings.append(reading)
+        except Unread as error:
+            reason = str(error)
+    return Gold(text, tuple(readings), error="" if readings else reason)
 
 
 def _computable(reading: Reading) -> None:
@@ -195,7 +195,8 @@ class MathVerifier:
         answer = self.form.extract(text)
         if answer is not None:
             return judge(gold, answer, self.tolerance)
-        where = " outside the thinking" if rest != text and self.form.extract(rest + text) is not None else ""
+        bare = text.replace("<think>", "").replace("</think>", "")
+        where = " outside the thinking" if rest != text and self.form.extract(bare) is not None else ""
         return _no_answer(gold, f"no single answer in the format {self.form.name!r}{where}")
 
     def _of_boxes(self, gold: str, found: list[str]) -> Verdict:

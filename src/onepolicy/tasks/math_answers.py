@@ -119,7 +119,7 @@ def read(text: str, *, decimal_comma: bool = True) -> list[Reading]:
     for way in (_as_choice, _as_grouped, _as_words, _as_based, _as_structure):
         try:
             reading = way(text)
-        except Unread as error:
+        except (Unread, RecursionError) as error:
             reason = reason or str(error)
             continue
         if way is _as_grouped and not decimal_comma and re.search(r",\d$", split_unit(text)[0]):

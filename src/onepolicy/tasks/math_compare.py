@@ -80,7 +80,7 @@ def _scalars(gold: Scalar, answer: Scalar, tolerance: Tolerance) -> bool:
             return False
         hundred = Number(Fraction(100))
         parts = [Call("div", (one, hundred)), two] if gold.unit == "%" else [one, Call("div", (two, hundred))]
-        if _equal(parts[0], parts[1], tolerance):
+        if _equal(parts[0], parts[1], Tolerance(tolerance.relative, tolerance.absolute / 100)):
             return True
     return compatible(gold.unit, answer.unit) and _equal(one, two, tolerance)
 

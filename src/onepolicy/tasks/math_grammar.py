@@ -12,7 +12,7 @@ from fractions import Fraction
 from onepolicy.tasks.math_formula import EULER, IMAGINARY, INFINITY, PI, Call, Formula, Number, Symbol, Unread
 from onepolicy.tasks.math_text import FUNCTION_NAMES
 
-MAX_DEPTH = 120
+MAX_DEPTH = 60
 """Calls of the grammar inside one another at most."""
 MAX_DIGITS = 400
 """Digits of one number at most."""
@@ -111,61 +111,68 @@ class _Parser:
         if not self.take(token):
             raise Unread(f"{token!r} is missing before {self.peek()!r}")
 
-    def sum(self) -> Formula:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise Unread("too deeply nested")
-        terms = [self.product()]
+    def signs(self) -> bool:
+        """Whether the signs that stand here make a minus."""
+        minus = False
         while self.peek() in ("+", "-"):
-            sign = self.next()
+            minus ^= self.next() == "-"
+        return minus
+
+    def sum(self) -> Formula:
+        terms: list[Formula] = []
+        while not terms or self.peek() in ("+", "-"):
+            minus = self.signs()
             term = self.product()
-            terms.append(Call("neg", (term,)) if sign == "-" else term)
-        self.depth -= 1
+            terms.append(_negative(term) if minus else term)
         return terms[0] if len(terms) == 1 else Call("add", tuple(terms))
 
     def product(self) -> Formula:
-        if self.take("-"):
-            return _negative(self.product())
-        if self.take("+"):
-            return self.product()
-        left = self.powered()
+        over = [self.powered()]
+        under: list[Formula] = []
         while True:
             token = self.peek()
-            if token in ("\\cdot", "\\times"):
+            if token in ("\\cdot", "\\times", "/", "\\div", ":"):
                 self.next()
-                left = Call("mul", (left, self.signed()))
-            elif token in ("/", "\\div", ":"):
-                self.next()
-                left = Call("div", (left, self.signed()))
+                minus = self.signs()
+                factor = self.powered()
+                (over if token in ("\\cdot", "\\times") else under).append(_negative(factor) if minus else factor)
             elif self.starts_factor():
-                left = self.beside(left)
+                self.beside(over, apart=bool(under))
             else:
-                return left
+                break
+        left = over[0] if len(over) == 1 else Call("mul", tuple(over))
+        if not under:
+            return left
+        return Call("div", (left, under[0] if len(under) == 1 else Call("mul", tuple(under))))
 
-    def signed(self) -> Formula:
-        if self.take("-"):
-            return _negative(self.signed())
-        if self.take("+"):
-            return self.signed()
-        return self.powered()
+    def beside(self, factors: list[Formula], *, apart: bool = False) -> None:
+        """Read what follows without a sign as one more factor, or as the fraction of a mixed number.
 
-    def beside(self, left: Formula) -> Formula:
-        """`left` and what follows it without a sign: a mixed number, or a product."""
-        whole = isinstance(left, Number) and left.value.denominator == 1 and left.text.isdigit()
+        apart: a division stands before, so that a number here starts no mixed one.
+        """
+        left = factors[-1]
+        whole = (
+            isinstance(left, Number) and left.value.denominator == 1 and left.text.lstrip("-").isdigit() and not apart
+        )
         if whole and self.peek() == "\\frac":
-            fraction = self.powered()
-            return Call("add" if _proper(fraction) else "mul", (left, fraction))
+            factor = self.powered()
+            if _proper(factor):
+                factors[-1] = Call("add", (left, factor))
+            else:
+                factors.append(factor)
+            return
         digits = self.peek()[:1].isdigit() or self.peek()[:1] == "."
-        if digits and self.tokens[self.place - 1] not in (")", "}", "]", "|") and self.peek(1) != "^":
-            if not (whole and self.peek(1) == "/" and self.peek(2).isdigit()):
-                raise Unread("two numbers side by side")
-            over = self.powered()
-            self.expect("/")
-            fraction = Call("div", (over, self.powered()))
-            if not _proper(fraction):
-                raise Unread("two numbers side by side")
-            return Call("add", (left, fraction))
-        return Call("mul", (left, self.powered()))
+        if not digits or self.tokens[self.place - 1] in (")", "}", "]", "|") or self.peek(1) == "^":
+            factors.append(self.powered())
+            return
+        if not (whole and self.peek(1) == "/" and self.peek(2).isdigit()):
+            raise Unread("two numbers side by side")
+        over = self.powered()
+        self.expect("/")
+        fraction = Call("div", (over, self.powered()))
+        if not _proper(fraction):
+            raise Unread("two numbers side by side")
+        factors[-1] = Call("add", (left, fraction))
 
     def starts_factor(self) -> bool:
         token = self.peek()
@@ -185,21 +192,18 @@ class _Parser:
 
     def postfixed(self) -> Formula:
         formula = self.primary()
-        while True:
-            if self.take("!"):
-                formula = Call("fact", (formula,))
-            elif self.peek() in ("%", "\\%"):
-                self.next()
-                formula = Call("div", (formula, Number(Fraction(100))))
-            elif not self.take("\\degree"):
-                return formula
+        if self.take("!"):
+            formula = Call("fact", (formula,))
+        if self.peek() in ("%", "\\%"):
+            self.next()
+            formula = Call("div", (formula, Number(Fraction(100))))
+        self.take("\\degree")
+        return formula
 
     def script(self) -> Formula:
         """What stands behind `^` or a command without braces: a group, a signed number, or one token."""
-        if self.take("-"):
-            return _negative(self.script())
-        if self.take("+"):
-            return self.script()
+        if self.peek() in ("+", "-"):
+            return _negative(self.script()) if self.signs() else self.script()
         if self.peek() == "\\frac" or self.peek() in ("{", "("):
             return self.primary()
         return self.postfixed() if self.peek().startswith("\\") else self.primary()
@@ -221,7 +225,14 @@ class _Parser:
         return inner
 
     def primary(self) -> Formula:
-        token = self.peek()
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unread("too deeply nested")
+        formula = self.first(self.peek())
+        self.depth -= 1
+        return formula
+
+    def first(self, token: str) -> Formula:
         if token in _PAIRS:
             return self.group()
         if token == "|":
@@ -317,15 +328,15 @@ class _Parser:
 
     def bare_argument(self) -> Formula:
         """The argument of a function without brackets: factors side by side, up to a sign or the next function."""
-        if self.take("-"):
-            return _negative(self.bare_argument())
-        inner = self.powered()
+        minus = self.signs()
+        factors = [self.powered()]
         while self.starts_factor() and self.peek()[1:] not in FUNCTION_NAMES and self.peek() not in ("(", "["):
-            inner = self.beside(inner)
+            self.beside(factors)
+        inner = factors[0] if len(factors) == 1 else Call("mul", tuple(factors))
         while self.peek() == "/" and self.peek(1).isdigit():
             self.next()
             inner = Call("div", (inner, self.powered()))
-        return inner
+        return _negative(inner) if minus else inner
 
     def symbol(self, name: str) -> Formula:
         while self.peek() in ("_", "'"):

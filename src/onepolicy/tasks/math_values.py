@@ -117,7 +117,7 @@ def _exact_call(name: str, values: list[Fraction]) -> Fraction | None:
     if name == "add":
         return sum(values, Fraction(0))
     if name == "mul":
-        return values[0] * values[1]
+        return _product(values)
     if name == "neg":
         return -values[0]
     if name == "abs":
@@ -136,6 +136,16 @@ def _exact_call(name: str, values: list[Fraction]) -> Fraction | None:
         upper, lower = int(values[0]), int(values[1])
         return Fraction(math.factorial(upper), math.factorial(lower) * math.factorial(upper - lower))
     return _exact_root(name, values)
+
+
+def _product(values: list[Fraction]) -> Fraction | None:
+    """The product, or None where it outgrows MAX_BITS on the way."""
+    result = Fraction(1)
+    for factor in values:
+        result *= factor
+        if max(result.numerator.bit_length(), result.denominator.bit_length()) > MAX_BITS:
+            return None
+    return result
 
 
 def _exact_power(base: Fraction, power: Fraction) -> Fraction | None:
@@ -196,7 +206,7 @@ def _call(name: str, values: list[Any], context: Any) -> Any:
     if name == "add":
         return context.fsum(values)
     if name == "mul":
-        return first * values[1]
+        return context.fprod(values)
     if name == "div":
         return first / values[1]
     if name == "neg":
