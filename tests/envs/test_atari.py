@@ -108,7 +108,7 @@ def test_training_pays_signs_and_keeps_what_was_paid():
             assert torch.equal(paid[-1].raw_reward > 0, paid[-1].reward > 0)
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_game_goes_on_as_if_never_stopped(training):
     """Sticky actions and the next idle steps included: the console's chips and generators are in the state."""
     first, second = (GymEnv("ALE/Breakout-v5", 1, seed, WorldOptions(), training=training) for seed in (0, 9))

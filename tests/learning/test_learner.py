@@ -14,7 +14,7 @@ from onepolicy.batch import Evaluation, PolicyBatch
 from onepolicy.core.policy import PolicyLoss, reinforce
 from onepolicy.errors import ConfigError, ModelError, TrainingError
 from onepolicy.learning.learner import Guard, Mixed, PolicyLearner
-from onepolicy.learning.optim import OptimConfig, lr_at
+from onepolicy.learning.optim import OptimConfig, lr_at, make_optimizer
 from onepolicy.learning.weights import publish
 
 LOSS = PolicyLoss(surrogate=reinforce)
@@ -246,3 +246,24 @@ def test_a_mixed_batch_adds_coef_times_its_own_mean_loss():
     assert metrics["learner/loss"] == pytest.approx(4 * 1.0986123)
     with pytest.raises(ConfigError, match="coef of 'ptx' is 0"):
         Mixed("ptx", mixed.batch, LOSS, coef=0.0)
+
+
+def test_tensorflows_rmsprop_by_hand():
+    """From a mean square of 1: s = 0.99 + 0.01 g^2, step lr g / sqrt(s + eps); two steps, two parameters."""
+    weight, bias = torch.nn.Parameter(torch.tensor([1.0, -2.0])), torch.nn.Parameter(torch.tensor([0.5]))
+    config = OptimConfig(lr=0.1, name="rmsprop-tf", betas=(0.9, 0.99), eps=1e-5)
+    optimizer = make_optimizer([weight, bias], config)
+    expected = {"w": [1.0, -2.0], "b": [0.5]}
+    square = {"w": [1.0, 1.0], "b": [1.0]}
+    for gradients in ({"w": [3.0, 0.0], "b": [1e-3]}, {"w": [-1.0, 2.0], "b": [0.2]}):
+        weight.grad, bias.grad = torch.tensor(gradients["w"]), torch.tensor(gradients["b"])
+        optimizer.step()
+        for name, found in gradients.items():
+            for i, g in enumerate(found):
+                square[name][i] = 0.99 * square[name][i] + 0.01 * g * g
+                expected[name][i] -= 0.1 * g / (square[name][i] + 1e-5) ** 0.5
+    torch.testing.assert_close(weight.detach(), torch.tensor(expected["w"]))
+    torch.testing.assert_close(bias.detach(), torch.tensor(expected["b"]))
+    again = make_optimizer([weight, bias], config)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.state[bias]["square"].item() == pytest.approx(square["b"][0])
