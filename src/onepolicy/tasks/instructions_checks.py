@@ -196,7 +196,8 @@ def nth_first_word_corrected(text: str, args: Args) -> bool:
     parts = texts.paragraphs(text)
     if len(parts) != args["num_paragraphs"]:
         return False
-    return _first_word(parts[args["nth_paragraph"] - 1].lstrip("*_#> ") or "-") == args["first_word"].lower()
+    words = [word for word in (one.strip("*_#>~") for one in parts[args["nth_paragraph"] - 1].split()) if word]
+    return bool(words) and _first_word(words[0]) == args["first_word"].lower()
 
 
 def two(text: str, args: Args) -> bool:

@@ -95,6 +95,12 @@ def _sentence_starts(text: str) -> list[str]:
     return [words[0] for one in texts.sentences(text) if (words := texts.plain_words(one))]
 
 
+def _questions(text: str) -> int:
+    """Sentences with a word that end with a question mark."""
+    found = texts.sentences(text)
+    return sum(one.rstrip("\"')”").endswith("?") and bool(texts.plain_words(one)) for one in found)
+
+
 def _in_sentence(text: str, args: Args) -> bool:
     found = texts.sentences(text)
     return len(found) >= args["sentence"] and texts.contains_word(found[args["sentence"] - 1], args["word"])
@@ -340,7 +346,7 @@ MORE: tuple[Constraint, ...] = (
     Constraint(
         "sentences:questions",
         (integer("count", high=200),),
-        lambda text, args: sum(one.rstrip("\"')”").endswith("?") for one in texts.sentences(text)) >= args["count"],
+        lambda text, args: _questions(text) >= args["count"],
         "Ask at least {count} questions, each a sentence that ends with a question mark.",
         lambda rng: {"count": int(rng.integers(1, 4))},
         lambda text, args: text + " Who can say?" * args["count"],
