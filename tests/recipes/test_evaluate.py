@@ -137,13 +137,13 @@ def test_a_model_is_told_the_format_as_its_run_told_it(run, model_directory):
 
 @pytest.mark.parametrize(
     ("model", "level", "expected"),
-    [("run", None, 1), ("run", 2, 2), ("run/model", None, 4), ("run/model", 3, 3)],
+    [("run", None, 1), ("run", 2, 2), ("run/model", None, None), ("run/model", 3, 3)],
 )
 def test_the_level_is_the_runs_unless_another_is_asked_for(model, level, expected, run):
-    """Only in the task set that it trained on."""
+    """Only in the task set that it trained on; without either it is the set's own."""
     config = evaluate.Config(model=str(run.parent / model), level=level)
     assert evaluate.tasks_of(config, "arithmetic").level == expected
-    assert evaluate.tasks_of(config, "countdown").level == (level or 4)
+    assert evaluate.tasks_of(config, "countdown").level == level
 
 
 @pytest.mark.parametrize(

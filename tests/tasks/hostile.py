@@ -67,6 +67,21 @@ class Obey:
         return Score(float(text == task.answer), {"correct": float(text == task.answer)})
 
 
+class Moody:
+    """Cannot judge what begins with a digit 0 to 3, does not apply to 4 and 5, and likes every other digit."""
+
+    def __call__(self, task, text):
+        first = text[:1]
+        if first in ("0", "1"):
+            raise ValueError(first)
+        if first in ("2", "3"):
+            os._exit(1)
+        if first in ("4", "5"):
+            return Score(None)
+        likes = sum(c.isdigit() for c in text) / 12
+        return Score(likes, {"correct": float("<answer>" in text), "format": 1.0})
+
+
 def sum_of_characters(task, text):
     """A verifier that is a plain function."""
     return Score(float(sum(map(ord, text))))

@@ -8,8 +8,8 @@ from pathlib import Path
 from onepolicy.data.chat_template import render
 from onepolicy.errors import DataError
 from onepolicy.recipes.language import Language, is_run, language_of
-from onepolicy.recipes.textual import MADE
 from onepolicy.run.run import Run
+from onepolicy.tasks.base import makes_problems
 from onepolicy.types import Generator, Message
 
 NEW = "/new"
@@ -50,7 +50,7 @@ def knows_single_questions(model: str) -> bool:
     for directory in (place, *place.parents[:3]):
         if is_run(directory):
             trained = Run.open(directory)
-            return not (trained.recipe == "sft" and trained.config["data"] and trained.config["tasks"] in MADE)
+            return not (trained.recipe == "sft" and trained.config["data"] and makes_problems(trained.config["tasks"]))
     return False
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from onepolicy.errors import ConfigError
+from onepolicy.errors import ConfigError, nearest
 from onepolicy.evaluation.accuracy import AccuracyReport, proportion, summarise
 from onepolicy.evaluation.attempts import attempt_of, make_attempts
 from onepolicy.evaluation.choice import NORMS
@@ -23,16 +23,18 @@ from onepolicy.recipes.evaluate_book import (
     weights_fingerprint,
 )
 from onepolicy.recipes.evaluate_choice import likelihoods
-from onepolicy.recipes.evaluate_report import Result, against, comparison_text, scores_of, write
+from onepolicy.recipes.evaluate_report import Result, against, comparison_text, scores_of, summary, write
 from onepolicy.recipes.evaluate_sets import Asked, Prompt, ask, find_file, held_out, question
 from onepolicy.recipes.language import Language, is_run, language_of
 from onepolicy.recipes.loop import require_count, require_positive
 from onepolicy.recipes.options import Machine, ProblemOptions
-from onepolicy.recipes.textual import MADE, Problems, instructed
+from onepolicy.recipes.textual import Problems, instructed
+from onepolicy.recipes.verifying import Judge
 from onepolicy.run.progress import Bar, progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
 from onepolicy.run.seeding import derive_seed
+from onepolicy.tasks.base import makes_problems
 from onepolicy.types import Generator, Metrics, Sampling
 
 MADE_SIZE = 512
@@ -48,7 +50,9 @@ class Config:
     tasks: str = "arithmetic"
     """Task sets, separated by commas."""
     level: int | None = None
-    """Difficulty of a task set that makes its own problems; None for that which the run was trained on, or 4."""
+    """Difficulty, for a task set that has levels; None for that which the run was trained on, or the set's own."""
+    task_options: str = ""
+    """Further options of the task sets, key=value,key=value (docs/tasks.md)."""
     data: str = ""
     """Training rows of the set: few-shot examples come from them; gsm8k-steps takes their problems out of its exam."""
     eval_data: str = ""
@@ -74,7 +78,7 @@ class Config:
     shots: int = 0
     """Worked examples before each question, the same for all seeds."""
     read: str = ""
-    """How answers are marked, where a set can read several ways; empty for the set's own, and for plain gsm8k hash."""
+    """How answers are marked: `last` for all sets, or gsm8k=last,math500=open; empty for each set's own way."""
     choice: Literal["letter", "likelihood", "both"] = "both"
     """Multiple choice: a written letter, the most probable answer (acc, acc_norm), or both."""
     against: str = ""
@@ -105,6 +109,14 @@ class Config:
             raise ConfigError(f"at is {self.at!r}; give whole numbers separated by commas, such as 1,8,64.") from None
 
     @property
+    def reads(self) -> dict[str, str]:
+        """`read` by task set; under "" what holds for all others. Raises: ConfigError for a set not evaluated."""
+        pairs = [word.strip().rpartition("=") for word in self.read.split(",") if word.strip()]
+        if unknown := [name for name, _, _ in pairs if name and name not in self.names]:
+            raise ConfigError(f"read names {unknown[0]!r}, which is not evaluated. {nearest(unknown[0], self.names)}")
+        return {name: how for name, _, how in pairs}
+
+    @property
     def names(self) -> list[str]:
         """The task sets."""
         return list(dict.fromkeys(name.strip() for name in self.tasks.split(",") if name.strip()))
@@ -129,6 +141,7 @@ def main(config: Config) -> Report:
         place, _, measure = pair.name.partition(" ")
         metrics |= {f"{place}/{measure}_difference": pair.difference.value, f"{place}/{measure}_p": pair.p}
     parts = [result.text() for result in results]
+    parts += [summary(results, config.k)] if len(results) > 1 else []
     parts += [comparison_text(pairs, config.against)] if pairs else []
     if config.out:
         write(Path(config.out), config.model, settings, results, pairs, config.against)
@@ -173,6 +186,7 @@ def tasks_of(config: Config, name: str) -> Problems:
         seed=config.seed,
         instructed=_instructed(config),
         options=config.problems,
+        given=config.task_options or _given(config, name),
     )
 
 
@@ -186,38 +200,46 @@ def _evaluate(config: Config) -> tuple[Language, dict[str, Any], list[Result]]:
     book = Book(Path(config.out) if config.out else None, settings, batch)
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
     results = []
-    for asked in sets:
-        with progress(len(asked.tasks) * (1 + config.k), f"evaluation, {asked.name}") as bar:
-            results.append(_one(config, asked, language, generator, book, bar))
+    with Judge(config.machine, *(asked.tasks for asked in sets)) as judge:
+        for asked in sets:
+            written, likely = _ways(config, asked)
+            total = len(asked.tasks) * ((1 + config.k) * written + likely)
+            with progress(total, f"evaluation, {asked.name}") as bar:
+                results.append(_one(config, asked, language, generator, judge, book, bar))
     book.close()
     return language, settings, results
 
 
 def _asked(config: Config, name: str, language: Language) -> Asked:
     plain = config.prompt == "plain" or (config.prompt == "auto" and language.tokenizer.chat_template is None)
-    read = config.read or ("hash" if plain and name == "gsm8k" else "")
-    size = config.size if name not in MADE else config.size or MADE_SIZE
-    tasks = held_out(tasks_of(config, name), read=read if name == "gsm8k" or config.read else "", size=size)
+    read = config.reads.get(name) or config.reads.get("") or ("hash" if plain and name == "gsm8k" else "")
+    size = config.size or (MADE_SIZE if makes_problems(name) else None)
+    tasks = held_out(tasks_of(config, name), read=read, size=size)
     train = config.data or (find_file(config.data_dir, name, "train") if config.data_dir else "")
     policy = config.problems.bad_rows
     return ask(name, tasks, language, prompt=config.prompt, shots=config.shots, train=train, policy=policy)
 
 
-def _one(config: Config, asked: Asked, language: Language, generator: Generator, book: Book, bar: Bar) -> Result:
-    choices = all("choices" in task.meta for task in asked.tasks)
-    report: AccuracyReport | None = None
-    if not choices or config.choice != "likelihood":
-        report = _attempts(config, asked, generator, book, bar)
-    picks: dict[str, dict[str, float]] = {}
-    if choices and config.choice != "letter":
-        picks = likelihoods(asked, language, book, device=config.machine.device, budget=config.machine.micro_tokens)
+def _one(
+    config: Config, asked: Asked, language: Language, generator: Generator, judge: Judge, book: Book, bar: Bar
+) -> Result:
+    written, likely = _ways(config, asked)
+    report = _attempts(config, asked, generator, judge, book, bar) if written else None
+    device, budget = config.machine.device, config.machine.micro_tokens
+    picks = likelihoods(asked, language, book, bar, device=device, budget=budget) if likely else {}
     means = {norm: proportion(torch.tensor(list(picks[norm].values())).double().numpy()) for norm in NORMS if picks}
     how = {"prompt": asked.prompt, "shots": asked.shots, "answers": asked.tasks.form.name}
     overlap = _overlap(config, asked) if config.contamination else None
     return Result(asked.name, len(asked.tasks), how, report, means, picks, overlap, asked.tasks.dropped)
 
 
-def _attempts(config: Config, asked: Asked, generator: Generator, book: Book, bar: Bar) -> AccuracyReport:
+def _ways(config: Config, asked: Asked) -> tuple[bool, bool]:
+    """Whether a set's answers are written by the model, and whether given ones are judged by their likelihood."""
+    choices = all("choices" in task.meta for task in asked.tasks)
+    return not choices or config.choice != "likelihood", choices and config.choice != "letter"
+
+
+def _attempts(config: Config, asked: Asked, generator: Generator, judge: Judge, book: Book, bar: Bar) -> AccuracyReport:
     """The attempts at a set, batch by batch: read where the book has them, made and written where not."""
     sampling = Sampling(config.max_tokens, config.temperature, top_p=config.top_p, stop=asked.stop)
     tasks, found, right = asked.tasks.tasks, [], 0.0
@@ -226,7 +248,14 @@ def _attempts(config: Config, asked: Asked, generator: Generator, book: Book, ba
         lines = book.take(asked.name, [task.id for task in batch], 1 + config.k)
         if lines is None:
             made = make_attempts(
-                generator, batch, asked.render, asked.decode, sampling=sampling, k=config.k, seed=config.seed
+                generator,
+                batch,
+                asked.render,
+                asked.decode,
+                sampling=sampling,
+                k=config.k,
+                seed=config.seed,
+                scorer=judge.verify,
             )
             by_id = {task.id: task for task in batch}
             lines = [{"tasks": asked.name, **attempt.record(by_id[attempt.task])} for attempt in made]
@@ -249,6 +278,8 @@ def _settings(config: Config, language: Language, sets: Sequence[Asked]) -> dict
         "weights": weights_fingerprint(language.model),
         **{name: getattr(config, name) for name in names},
         "precision": config.machine.precision,
+        "verifier_timeout": config.machine.verifier_timeout,
+        "task_options": config.task_options,
         "tasks": {
             asked.name: {
                 "problems": len(asked.tasks),
@@ -282,12 +313,18 @@ def _trained(config: Config) -> dict[str, Any] | None:
     return Run.open(place).config if is_run(place) else None
 
 
-def _level(config: Config, name: str) -> int:
-    """The level asked for, or that of the run where it trained on this task set, or the recipes' default."""
+def _level(config: Config, name: str) -> int | None:
+    """The level asked for, or that of the run where it trained on this task set, or None for the set's default."""
     trained = _trained(config)
     if config.level is None and trained and trained["tasks"] == name:
-        return int(trained["level"])
-    return 4 if config.level is None else config.level
+        return None if trained["level"] is None else int(trained["level"])
+    return config.level
+
+
+def _given(config: Config, name: str) -> str:
+    """The task options of the run that is named, where it trained on this task set."""
+    trained = _trained(config)
+    return str(trained.get("task_options", "")) if trained and trained["tasks"] == name else ""
 
 
 def _instructed(config: Config) -> bool:

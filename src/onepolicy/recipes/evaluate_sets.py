@@ -12,9 +12,9 @@ from onepolicy.data.chat_template import check_stable, render
 from onepolicy.data.tokenizer import encode
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.recipes.language import Language
-from onepolicy.recipes.textual import MADE, Problems
+from onepolicy.recipes.textual import Problems
 from onepolicy.run.seeding import derive_rng
-from onepolicy.tasks.base import TaskSet, load_task_set, task_options
+from onepolicy.tasks.base import TaskSet, load_task_set, makes_problems, read_options, task_options
 from onepolicy.types import Message, Task
 
 Prompt = Literal["auto", "chat", "plain"]
@@ -105,7 +105,7 @@ def held_out(problems: Problems, *, read: str, size: int | None) -> TaskSet:
 
     read: the loader's option of this name, for sets whose answers can be marked in several ways.
     """
-    if problems.tasks in MADE or problems.tasks == "gsm8k-steps":
+    if makes_problems(problems.tasks) or problems.tasks == "gsm8k-steps":
         return problems.held_out()
     known = task_options(problems.tasks)
     wishes = {"path": problems.eval_data, "on_error": problems.options.bad_rows, "read": read}
@@ -114,7 +114,7 @@ def held_out(problems: Problems, *, read: str, size: int | None) -> TaskSet:
         options["system"] = ""
     if read and "read" not in known:
         raise ConfigError(f"read is {read!r}; {problems.tasks} marks its answers in one way only. Leave read out.")
-    tasks = load_task_set(problems.tasks, "test", **options)
+    tasks = load_task_set(problems.tasks, "test", **(options | read_options(problems.tasks, problems.given)))
     order = derive_rng("held-out", problems.tasks).permutation(len(tasks))[:size]
     return replace(tasks, tasks=tuple(tasks.tasks[i] for i in sorted(order)))
 

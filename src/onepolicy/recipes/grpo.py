@@ -6,10 +6,7 @@ in front, which a model made on the spot needs.
 
 from __future__ import annotations
 
-import importlib
-import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onepolicy.acting.episodes import Actor, Scorer, invalid_causes, rollout_metrics, verify_each
+from onepolicy.acting.episodes import Actor, invalid_causes, rollout_metrics
 from onepolicy.algos import grpo
 from onepolicy.batch import PolicyBatch
 from onepolicy.core.conventions import CONVENTIONS, convention, policy_loss_of
@@ -32,10 +29,11 @@ from onepolicy.recipes.language import Language, characters_of, load_language, o
 from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
 from onepolicy.recipes.textual import Exam, Problems, say_sizes, starting_config, that_fit
+from onepolicy.recipes.verifying import Judge, scorer_of
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
-from onepolicy.tasks.base import TaskSet, as_reward
+from onepolicy.tasks.base import TaskSet
 from onepolicy.types import Episode, Metrics, Sampling, Task
 
 RECIPE = "grpo"
@@ -52,15 +50,17 @@ class Config:
     lora_rank: int = 0
     """Rank of LoRA adapters, 0 trains all weights."""
     tasks: str = "arithmetic"
-    """Task set: arithmetic, countdown, gsm8k, gsm8k-steps."""
-    level: int = 4
-    """Difficulty of a task set that makes its own problems."""
+    """Task set (onepolicy list)."""
+    task_options: str = ""
+    """Further options of the task set, key=value,key=value (docs/tasks.md)."""
+    level: int | None = None
+    """Difficulty, for a task set that has levels; None for its own default."""
     data: str = ""
     """Training file of a task set that reads one."""
     eval_data: str = ""
     """Held-out file of a task set that reads one."""
     reward: str = ""
-    """Own reward function as module:function, f(prompts, completions, **columns); empty for the task's verifier."""
+    """Own reward f(prompts, completions, **columns) as module:f or path/to/file.py:f; empty for the task's verifier."""
     convention: str = "dapo"
     """Whose choices of advantage, ratio, surrogate, reduction and KL (onepolicy conventions)."""
     steps: int = 200
@@ -159,32 +159,6 @@ def make_learner(config: Config, policy: Any, dump_dir: Path) -> PolicyLearner:
     )
 
 
-def scorer_of(path: str) -> Scorer:
-    """The scorer of `module:function`, or each task's own verifier when empty.
-
-    Modules are looked for in the current directory too.
-    Raises: ConfigError when it cannot be imported; RewardError when it cannot be called as a reward function.
-    """
-    if not path:
-        return verify_each
-    module, _, name = path.partition(":")
-    try:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise ConfigError(
-            f"reward {path!r} cannot be imported ({type(error).__name__}: {error}); give it as module:function, with "
-            "module.py in the current directory or on PYTHONPATH."
-        ) from error
-    reward = as_reward(function)
-
-    def score(pairs: Sequence[tuple[Task, str]]) -> list[Any]:
-        return reward.batch([task for task, _ in pairs], [text for _, text in pairs])
-
-    return score
-
-
 def warm_model(config: Config, directory: Path) -> str:
     """The model to start from: the one named, or the result of the warm start, trained now if it is not there yet."""
     if not config.warm.steps:
@@ -203,6 +177,7 @@ def warm_config(config: Config, out: Path) -> sft_recipe.Config:
     return sft_recipe.Config(
         model=config.model,
         tasks=config.tasks,
+        task_options=config.task_options,
         level=config.level,
         data=config.data,
         eval_data=config.eval_data,
@@ -227,15 +202,15 @@ def main(config: Config, resume: Path | None = None) -> Report:
     Model, data and reward are opened before a run directory is made, so that a mistake in them leaves none.
     """
     torch.set_num_threads(config.machine.threads)
-    problems, score = Problems.of(config), scorer_of(config.reward)
+    problems, reward = Problems.of(config), scorer_of(config.reward) if config.reward else None
     train, held_out = problems.train(), problems.held_out()
     if resume is None:
         prepare(config, config.model, train, held_out)
     run = open_run(RECIPE, config, resume, problems.fingerprints())
-    with run:
+    with run, Judge(config.machine, train, held_out, reward=reward) as judge:
         prepared = prepare(config, warm_model(config, run.directory), train, held_out)
         say_sizes(run, *prepared[1:])
-        return train_on(config, run, *prepared, score)
+        return train_on(config, run, *prepared, judge)
 
 
 def prepare(config: Config, model: str, train: TaskSet, held_out: TaskSet) -> tuple[Language, TaskSet, TaskSet]:
@@ -255,13 +230,13 @@ def prepare(config: Config, model: str, train: TaskSet, held_out: TaskSet) -> tu
     return language, that_fit(train, language, policy), that_fit(held_out, language, policy)
 
 
-def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_out: TaskSet, score: Scorer) -> Report:
+def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_out: TaskSet, judge: Judge) -> Report:
     """The training proper, in a run that is entered."""
     learner = make_learner(config, language.policy, run.directory / "bad")
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
     prompts = PromptStream(train.tasks, batch_size=config.prompts, seed=config.seed)
     reference = reference_of(config, language, learner)
-    exam = Exam(run, held_out, language, generator, config.max_tokens, config.seed, config.exam.k)
+    exam = Exam(run, held_out, language, generator, config.max_tokens, config.seed, config.exam.k, judge.verify)
     parts = {**language.parts(), "learner": learner, "prompts": prompts}
     start = run.resume(**parts)
     generator.load(language.state(), start)
@@ -274,7 +249,7 @@ def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_
         sampling=Sampling(config.max_tokens, config.temperature),
         seed=config.seed,
         context=language.context,
-        score=score,
+        score=judge.score,
     )
     with progress(config.steps, "grpo", done=start) as bar:
         loop = Loop(
@@ -286,6 +261,7 @@ def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_
             evaluate=lambda step: exam.sit(step, final=step == config.steps),
             parts=parts,
             shown={"rollout/score": "score", "eval/accuracy": "held-out"},
+            timing=judge.timing,
         )
         grpo.fit(
             learner,

@@ -57,7 +57,8 @@ class Loop:
     """The bookkeeping around a training loop; its `after_step` is what `fit()` calls.
 
     evaluate: measured at multiples of eval_every and after the last step; its metrics join the step's.
-    parts: what a checkpoint holds. shown: metric -> short name, on the progress bar. started: of the session.
+    parts: what a checkpoint holds. shown: metric -> short name, on the progress bar. timing: what else the clock said
+    of the step. started: of the session.
     """
 
     run: Run
@@ -68,6 +69,7 @@ class Loop:
     evaluate: Callable[[int], Metrics]
     parts: Mapping[str, Any]
     shown: Mapping[str, str]
+    timing: Callable[[], Metrics] = dict
     started: float = field(default_factory=time.perf_counter)
 
     def after_step(self, step: int, metrics: Metrics) -> bool:
@@ -76,7 +78,7 @@ class Loop:
         seconds = time.perf_counter() - self.started
         if (self.eval_every and step % self.eval_every == 0) or done:
             metrics |= self.evaluate(step)
-        self.run.log(step, metrics, {"time/step_seconds": seconds})
+        self.run.log(step, metrics, {"time/step_seconds": seconds, **self.timing()})
         self.bar.advance(1, **{short: metrics[name] for name, short in self.shown.items() if name in metrics})
         if done or self.run.interrupted or (self.save_every and step % self.save_every == 0):
             self.run.save(step, **self.parts)

@@ -83,10 +83,20 @@ class Machine:
     """Sequences generated at once."""
     cache_tokens: int = 0
     """Bound on the generator's cached positions; 0 for as many as the slots need."""
+    verifier_workers: int = 0
+    """Processes that judge completions, for task sets whose verifiers can be slow or die; 0 for one a core."""
+    verifier_timeout: float = 5.0
+    """Seconds such a verifier has for a completion; one that takes longer is killed, the completion not judged."""
+    verifier_memory: int = 1024
+    """MiB such a verifier may take for a completion."""
 
     def __post_init__(self) -> None:
         if self.threads < 1 or self.micro_tokens < 1 or self.slots < 1 or self.cache_tokens < 0:
             raise ConfigError(f"{self}: threads, micro_tokens and slots are at least 1, cache_tokens at least 0.")
+        require_count(self, "verifier_workers")
+        require_positive(self, "verifier_memory")
+        if not self.verifier_timeout > 0:
+            raise ConfigError(f"verifier_timeout is {self.verifier_timeout}; a verifier needs more than 0 seconds.")
 
 
 @dataclass(frozen=True)

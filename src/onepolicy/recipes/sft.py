@@ -17,10 +17,12 @@ from onepolicy.nn.language import TINY
 from onepolicy.recipes.language import PRINTABLE, Language, characters_of, load_language, open_language
 from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny
-from onepolicy.recipes.textual import MADE, Exam, Problems, say_sizes, starting_config, that_fit, worked_examples
+from onepolicy.recipes.textual import Exam, Problems, say_sizes, starting_config, that_fit, worked_examples
+from onepolicy.recipes.verifying import Judge
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
+from onepolicy.tasks.base import task_options
 from onepolicy.types import Metrics
 
 RECIPE = "sft"
@@ -36,8 +38,10 @@ class Config:
     """Rank of LoRA adapters, 0 trains all weights."""
     tasks: str = "arithmetic"
     """Task set that gives demonstrations and the held-out exam."""
-    level: int = 4
-    """Difficulty of a procedural task set."""
+    level: int | None = None
+    """Difficulty, for a task set that has levels; None for its own default."""
+    task_options: str = ""
+    """Further options of the task set, key=value,key=value (docs/tasks.md)."""
     data: str = ""
     """JSONL file: rows with messages, or prompt and completion; or the task set's own training file."""
     eval_data: str = ""
@@ -113,14 +117,15 @@ def main(config: Config, resume: Path | None = None) -> Report:
     run = open_run(RECIPE, config, resume, problems.fingerprints())
     learner = make_learner(config, language.policy, run.directory / "bad")
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
-    exam = Exam(run, held_out, language, generator, config.max_tokens, config.seed, config.exam.k)
+    judge = Judge(config.machine, held_out)
+    exam = Exam(run, held_out, language, generator, config.max_tokens, config.seed, config.exam.k, judge.verify)
     parts = {**language.parts(), "learner": learner, "data": data}
 
     def sit(step: int) -> Metrics:
         generator.load(language.state(), step)
         return exam.sit(step, final=step == config.steps)
 
-    with run:
+    with run, judge:
         say_sizes(run, held_out, *sets[1:])
         if dropped:
             run.say(dropped)
@@ -143,7 +148,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
 
 def own_file(config: Config) -> bool:
     """Whether the demonstrations are conversations in the user's own file, not the task set's worked solutions."""
-    return bool(config.data) and config.tasks in MADE
+    return bool(config.data) and "path" not in task_options(config.tasks)
 
 
 def written_characters(config: Config) -> str:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
-
-from safetensors import SafetensorError
 
 from onepolicy.data.demonstrations import Example, example, fingerprint
 from onepolicy.data.tokenizer import encode, load_tokenizer
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.evaluation.accuracy import evaluate_tasks
 from onepolicy.nn.language import TINY
-from onepolicy.recipes.language import Language, check_name
+from onepolicy.recipes.language import Language, check_name, save_final
 from onepolicy.recipes.options import DEMONSTRATIONS, TRAIN_SIZE, ProblemOptions
-from onepolicy.run import manifest
-from onepolicy.run.files import out_of_space
 from onepolicy.run.journal import read_lines
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
 from onepolicy.run.seeding import derive_rng, derive_seed
-from onepolicy.tasks.base import INSTRUCTIONS, TaskSet, load_task_set, task_options
+from onepolicy.tasks.base import (
+    INSTRUCTIONS,
+    TaskSet,
+    load_task_set,
+    makes_problems,
+    read_options,
+    task_options,
+)
+from onepolicy.tasks.verdicts import Scorer, verify_each
 from onepolicy.types import Generator, Metrics, Sampling
 
 C = TypeVar("C")
-
-MADE = ("arithmetic", "countdown")
-"""Task sets that make their own problems."""
 
 
 def starting_config(presets: Mapping[str, C], default: C, fields: Mapping[str, Any]) -> C:
@@ -42,7 +42,7 @@ def starting_config(presets: Mapping[str, C], default: C, fields: Mapping[str, A
     if fields.get("model", given.model) not in TINY:
         return default
     tasks, arithmetic = fields.get("tasks", given.tasks), presets["arithmetic"]
-    other: C = replace(arithmetic, problems=ProblemOptions())  # type: ignore[type-var]
+    other: C = replace(arithmetic, level=None, problems=ProblemOptions())  # type: ignore[type-var]
     return presets.get(tasks, other)
 
 
@@ -50,18 +50,20 @@ def starting_config(presets: Mapping[str, C], default: C, fields: Mapping[str, A
 class Problems:
     """Which problems a recipe trains on and is examined on.
 
-    tasks: task set by name. made: its own generator's level, sizes and style; data, eval_data: files of the others.
-    instructed: whether the model is told the answer format in words.
+    tasks: task set by name. level: of a set that has levels, None for its own default. data, eval_data: files of a set
+    that reads them. instructed: whether the model is told the answer format in words. given: options of the set as
+    `key=value,key=value`, which go before all others.
     """
 
     tasks: str
-    level: int
+    level: int | None
     data: str
     eval_data: str
     eval_size: int
     seed: int
     instructed: bool
     options: ProblemOptions
+    given: str = ""
 
     @staticmethod
     def of(config: Any) -> Problems:
@@ -75,6 +77,7 @@ class Problems:
             seed=config.seed,
             instructed=instructed(config.model, config.problems.instructions),
             options=config.problems,
+            given=getattr(config, "task_options", ""),
         )
 
     def train(self) -> TaskSet:
@@ -93,24 +96,31 @@ class Problems:
         return {name: fingerprint(path) for name, path in files.items() if path}
 
     def _options(self, split: str) -> dict[str, Any]:
-        chosen, train = self.options, split == "train"
-        found: dict[str, Any] = {"system": INSTRUCTIONS if self.instructed else ""}
-        if chosen.style and "style" not in task_options(self.tasks):
+        """What the set's loader is given: of all there is to say, what it has a keyword for."""
+        chosen, train, known = self.options, split == "train", task_options(self.tasks)
+        if chosen.style and "style" not in known:
             raise ConfigError(
                 f"style is {chosen.style!r}; {self.tasks} has no styles, its demonstrations are the data's own "
                 "solutions. Leave --problems.style out, or where a preset sets it: --problems.style ''."
             )
-        if chosen.style:
-            found["style"] = chosen.style
-        if self.tasks in MADE:
-            found |= {"level": self.level, "at_most": not train or chosen.train_size is None}
-            size = chosen.train_size or TRAIN_SIZE
-            return found | ({"n": size, "seed": self.seed} if train else {"n": self.eval_size, "seed": 0})
+        wishes: dict[str, Any] = {
+            "level": self.level,
+            "style": chosen.style or None,
+            "digits": chosen.digits,
+            "length": chosen.length,
+            "decimals": chosen.decimals,
+        }
+        found = {name: wish for name, wish in wishes.items() if wish is not None}
+        found |= {"system": INSTRUCTIONS} if self.instructed else {"system": ""}
         found |= {"path": self.data if train else self.eval_data, "on_error": chosen.bad_rows}
-        if self.tasks == "gsm8k-steps":
-            limits = {"digits": chosen.digits, "length": chosen.length, "decimals": chosen.decimals}
-            found |= {"exclude": "" if train else self.data, **limits}
-        return found
+        if "path" in known:
+            found["exclude"] = "" if train else self.data
+        if makes_problems(self.tasks):
+            size = (chosen.train_size or TRAIN_SIZE) if train else self.eval_size
+            found |= {"n": size, "seed": self.seed if train else 0}
+            found |= {"at_most": not train or chosen.train_size is None}
+        taken = {name: value for name, value in found.items() if name in known}
+        return taken | read_options(self.tasks, self.given)
 
 
 def instructed(model: str, asked: bool | None) -> bool:
@@ -186,7 +196,7 @@ def say_sizes(run: Run, *sets: TaskSet) -> None:
 class Exam:
     """The held-out problems, sat before, during and after training with one definition of correct.
 
-    k: sampled completions per problem in the first and last sitting; those between are greedy only.
+    k: sampled completions per problem in the first and last sitting; those between are greedy only. grade: judges them.
     """
 
     run: Run
@@ -196,6 +206,7 @@ class Exam:
     max_tokens: int
     seed: int
     k: int = 0
+    grade: Scorer = verify_each
 
     def sit(self, step: int, *, final: bool) -> Metrics:
         """The accuracy of the generator's present weights; at the first and last sitting transcripts are kept."""
@@ -208,6 +219,7 @@ class Exam:
                 k=self.k if final else 0,
                 sampling=Sampling(max_tokens=self.max_tokens),
                 seed=derive_seed(self.seed, "exam"),
+                scorer=self.grade,
             )
             bar.advance(len(self.tasks))
         if final:
@@ -218,7 +230,7 @@ class Exam:
     def report(self, steps: int) -> Report:
         """The model saved beside the checkpoints, report.md and curves.png; what the caller gets."""
         table = self._table()
-        summary = f"{steps} steps. {self._save_model()}"
+        summary = f"{steps} steps. {save_final(self.run, self.language)}"
         records = [r for r in read_lines(self.run.directory / "samples.jsonl") if r.get("exam")]
         shown = {when: [r for r in records if r["step"] == step] for when, step in (("before", 0), ("after", steps))}
         last: Metrics = {}
@@ -226,24 +238,6 @@ class Exam:
             last |= {name: value for name, value in line.items() if name != "step" and value is not None}
         self.run.finish(summary, tables={"Held-out accuracy": table}, before=shown["before"], after=shown["after"])
         return Report(self.run.directory, last, self.language, f"{table}\n{summary}")
-
-    def _save_model(self) -> str:
-        """The model in the run's directory `model`, all of it or nothing; where it is, in words."""
-        final = self.run.directory / "model"
-        building = final.with_name("model.tmp")
-        shutil.rmtree(building, ignore_errors=True)
-        try:
-            self.language.parts()["model"].save_to(building)
-            manifest.publish(building, final)
-        except (OSError, SafetensorError) as error:
-            if not out_of_space(error):
-                raise
-            shutil.rmtree(building, ignore_errors=True)
-            self.run.say(
-                f"No model in {final}: the disk is full. Free some room: onepolicy resume {self.run.directory}"
-            )
-            return "The disk was full, the model is not written."
-        return f"The model is in {final}; talk to it: onepolicy chat {self.run.directory}"
 
     def _table(self) -> str:
         """Held-out accuracy with its interval at every sitting, from the run's metrics."""

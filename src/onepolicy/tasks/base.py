@@ -6,7 +6,9 @@ a worked solution. Which tasks to sample when belongs to `data/prompts.py`; scor
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +47,8 @@ __all__ = [
     "conversation",
     "extract_tag",
     "load_task_set",
+    "makes_problems",
+    "read_options",
     "split_thinking",
     "task_options",
 ]
@@ -53,6 +57,9 @@ Conversation = tuple[Message, ...]
 """Messages in order; a demonstration ends with the assistant's."""
 
 TASKS: dict[str, str] = {
+    "aime24": "onepolicy.tasks.math_sets:aime24",
+    "aime25": "onepolicy.tasks.math_sets:aime25",
+    "amc23": "onepolicy.tasks.math_sets:amc23",
     "arc-challenge": "onepolicy.tasks.arc:load_challenge",
     "arc-easy": "onepolicy.tasks.arc:load_easy",
     "arithmetic": "onepolicy.tasks.arithmetic:load",
@@ -65,7 +72,12 @@ TASKS: dict[str, str] = {
     "ifeval": "onepolicy.tasks.ifeval:load",
     "instructions": "onepolicy.tasks.instructions_prompts:load",
     "letters": "onepolicy.tasks.letters:load",
+    "math500": "onepolicy.tasks.math_sets:math500",
+    "maths": "onepolicy.tasks.math_sets:maths",
     "mbpp": "onepolicy.tasks.code_sets:load_mbpp",
+    "minerva": "onepolicy.tasks.math_sets:minerva",
+    "olympiadbench": "onepolicy.tasks.math_sets:olympiadbench",
+    "reasoning-gym": "onepolicy.tasks.reasoning_gym:load",
 }
 """Task sets by name: `module:function`, called with the split and its own options."""
 
@@ -93,8 +105,9 @@ class TaskSet:
     name: `arithmetic/train`. characters: every character that prompts and
     demonstrations can contain outside the four tags, "" where text is open. demonstrate: (task) -> a worked
     completion; None where there are none, as in held-out splits. form: how answers are marked. counts: what was
-    read, dropped and kept, by name. dropped: what was left out and why, a line each. prove: checks gold answers and
-    demonstrations in place of the verifiers, where those are too slow for thousands of them.
+    read, dropped and kept, by name. dropped: what was left out and why, a line each. isolated: its verifiers can be
+    slow, hang or die, so they judge in worker processes (tasks.pool), which import `modules` first. prove: checks
+    gold answers and demonstrations in place of the verifiers, where those are too slow for thousands of them.
 
     Raises: DataError for no tasks, a repeated id, or a gold answer that its own verifier rejects.
     """
@@ -106,6 +119,8 @@ class TaskSet:
     form: AnswerFormat = TAGGED
     counts: Mapping[str, int] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    isolated: bool = False
+    modules: tuple[str, ...] = ()
     prove: Verifier | None = None
 
     def __post_init__(self) -> None:
@@ -181,28 +196,77 @@ def check_gold(
 
 
 def load_task_set(name: str, split: str = "train", **options: object) -> TaskSet:
-    """The task set `name` (a key of TASKS) for `split`, "train" or "test".
+    """The task set `name` (a key of TASKS, or `key:member` of a family) for `split`, "train" or "test".
 
     options: the loader's own keywords (see docs/tasks.md).
     Raises: ConfigError for an unknown name, split or option, offering the nearest known one.
     """
+    loader, member = _loader(name)
     known = task_options(name)
     if split not in ("train", "test"):
         raise ConfigError(f"Unknown split {split!r} of {name}. {nearest(split, ('train', 'test'))}")
     for option in options:
-        if option not in known:
+        if option not in known and not _takes_any(loader):
             raise ConfigError(f"{name} has no option {option!r}. {nearest(option, known)}")
-    return _loader(name)(split, **options)
+    return loader(split, **member, **options)
 
 
 def task_options(name: str) -> list[str]:
     """The keywords that the task set `name` is loaded with, besides the split. Raises: ConfigError as load_task_set."""
-    return [option for option in inspect.signature(_loader(name)).parameters if option != "split"]
+    loader, member = _loader(name)
+    parameters = inspect.signature(loader).parameters.values()
+    return [p.name for p in parameters if p.name not in ("split", *member) and p.kind is not p.VAR_KEYWORD]
 
 
-def _loader(name: str) -> Callable[..., TaskSet]:
-    if name not in TASKS:
-        raise ConfigError(f"Unknown task set {name!r}. {nearest(name, TASKS)}")
-    module, function = TASKS[name].split(":")
+def makes_problems(name: str) -> bool:
+    """Whether a task set makes as many problems as asked for, instead of reading them: it takes `n` and no `path`."""
+    known = task_options(name)
+    return "n" in known and "path" not in known
+
+
+def read_options(name: str, text: str) -> dict[str, object]:
+    """Options written as `key=value,key=value`, values as Python literals where they are ones, else as text.
+
+    Raises: ConfigError for a piece without `=`, or an option the task set does not have.
+
+    >>> read_options("arithmetic", "level=[1,2],style=totals,at_most=True")
+    {'level': [1, 2], 'style': 'totals', 'at_most': True}
+    """
+    loader, _ = _loader(name)
+    known = task_options(name)
+    found: dict[str, object] = {}
+    for piece in _OUTER_COMMA.split(text) if text.strip() else ():
+        key, equals, value = piece.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"task option {piece!r} is no key=value; write --task-options key=value,key=value.")
+        if key not in known and not _takes_any(loader):
+            raise ConfigError(f"{name} has no option {key!r}. {nearest(key, known)}")
+        try:
+            found[key] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            found[key] = value.strip()
+    return found
+
+
+_OUTER_COMMA = re.compile(r",(?![^\[(]*[\])])")
+"""A comma outside brackets."""
+
+
+def _takes_any(loader: Callable[..., TaskSet]) -> bool:
+    """Whether a loader checks its options itself."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(loader).parameters.values())
+
+
+def _loader(name: str) -> tuple[Callable[..., TaskSet], dict[str, str]]:
+    """The loader of a task set, and for `key:member` the keyword `name` that chooses the member."""
+    key, colon, member = name.partition(":")
+    if key not in TASKS:
+        raise ConfigError(f"Unknown task set {key!r}. {nearest(key, TASKS)}")
+    module, function = TASKS[key].split(":")
     loader: Callable[..., TaskSet] = getattr(import_module(module), function)
-    return loader
+    family = "name" in inspect.signature(loader).parameters
+    if bool(colon) != family:
+        fix = f"it is a family of sets: {key}:NAME" if family else f"it has no members; leave out {colon + member!r}"
+        raise ConfigError(f"Task set {name!r} does not exist: {fix}.")
+    return loader, {"name": member} if family else {}
