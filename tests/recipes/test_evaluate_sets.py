@@ -125,3 +125,16 @@ def test_gsm8k_is_read_by_hash_where_the_prompt_is_plain(files, model_directory)
     assert evaluate._asked(config, "gsm8k", language_of(place)).tasks.form.name == "hash"
     chat = evaluate.Config(model=place, tasks="gsm8k", data_dir=str(files), max_tokens=2)
     assert evaluate._asked(chat, "gsm8k", language_of(place)).tasks.form.name == "tag"
+
+
+def test_each_set_is_read_in_its_own_way(files, model_directory):
+    """One word for all, name=word for one; a set that cannot read several ways refuses, an unknown one too."""
+    place = str(model_directory("llama"))
+
+    def form(read):
+        config = evaluate.Config(model=place, tasks="gsm8k, arithmetic", read=read, data_dir=str(files), max_tokens=2)
+        return evaluate._asked(config, "gsm8k", language_of(place)).tasks.form.name
+
+    assert [form(read) for read in ("", "last", "gsm8k=hash", "tag,gsm8k=last")] == ["tag", "last", "hash", "last"]
+    with pytest.raises(ConfigError, match=r"read names 'gsm8'.*Did you mean 'gsm8k'"):
+        form("gsm8=last")

@@ -10,11 +10,12 @@ from onepolicy.evaluation.choice import NORMS, ChoiceScores, choice_scores
 from onepolicy.recipes.evaluate_book import Book
 from onepolicy.recipes.evaluate_sets import Asked
 from onepolicy.recipes.language import Language
+from onepolicy.run.progress import Bar
 from onepolicy.types import Message, Task
 
 
 def likelihoods(
-    asked: Asked, language: Language, book: Book, *, device: str, budget: int
+    asked: Asked, language: Language, book: Book, bar: Bar, *, device: str, budget: int
 ) -> dict[str, dict[str, float]]:
     """By norm and problem, 1 where the answer that the model finds most probable is the right one, else 0.
 
@@ -38,6 +39,7 @@ def likelihoods(
             labels = [label for label, _ in task.meta["choices"]]
             for norm in NORMS:
                 found[norm][task.id] = float(labels[scores.best(norm)] == task.answer)
+        bar.advance(len(batch))
     return found
 
 

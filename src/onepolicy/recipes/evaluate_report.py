@@ -144,12 +144,9 @@ def markdown(
     model: str, settings: Mapping[str, Any], results: Sequence[Result], pairs: Sequence[Paired], other: str
 ) -> str:
     """The report as a page."""
-    k = settings["k"]
-    head = ["benchmark", "problems", "greedy", f"avg@{k}", f"pass@{k}", f"maj@{k}", "acc_norm", "truncated", "invalid"]
-    rows = [_row(result, k) for result in results]
-    used = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    rows = _summary(results, settings["k"])
     lines = [f"# Evaluation of {model}", "", "Shares with 95 % intervals over problems.", ""]
-    lines += _table([[head[i] for i in used], *([row[i] for i in used] for row in rows)])
+    lines += _table(rows)
     lines += ["", "![figure](report.png)", "", "## How it was measured", ""]
     lines += [f"- {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
     if pairs:
@@ -163,6 +160,13 @@ def markdown(
         if result.report and len(result.report.outcomes) <= LISTED:
             lines += ["", *_table([["problem", "greedy", "right", "judged", "majority", "agreement"], *_rows(result)])]
     return "\n".join(lines) + "\n"
+
+
+def summary(results: Sequence[Result], k: int) -> str:
+    """The main numbers of all benchmarks as columns of text."""
+    rows = _summary(results, k)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths)).rstrip() for row in rows)
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
@@ -239,6 +243,14 @@ def _problems(results: Sequence[Result]) -> list[dict[str, Any]]:
             record = {"tasks": result.name, "task": task, "scores": scores, "contaminated": flagged}
             records.append({**record, **{k: v for k, v in outcomes.get(task, {}).items() if k != "task"}})
     return records
+
+
+def _summary(results: Sequence[Result], k: int) -> list[list[str]]:
+    """A heading and a row for each benchmark, without the columns that none fills."""
+    head = ["benchmark", "problems", "greedy", f"avg@{k}", f"pass@{k}", f"maj@{k}", "acc_norm", "truncated", "invalid"]
+    rows = [_row(result, k) for result in results]
+    used = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    return [[row[i] for i in used] for row in (head, *rows)]
 
 
 def _row(result: Result, k: int) -> list[str]:
