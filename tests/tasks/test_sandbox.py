@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import onepolicy
 from onepolicy.errors import ConfigError
 from onepolicy.tasks.sandbox import Call, Expression, Limits, Sandbox, Stdin, Unknown, default_sandbox
 from onepolicy.tasks.sandbox_harness import decode, encode
@@ -227,9 +228,12 @@ print(int(box.run(many, limits=Limits(seconds=3, memory=64, disk=4)).stdout) >= 
 def test_an_ordinary_user_has_a_sandbox_too(tmp_path):
     """Another user's process, with no control group and no user id to change to: the self-test passes, limits hold."""
     tmp_path.chmod(0o755)
-    paths = [path for path in sys.path if path]
-    script = ORDINARY.format(path=paths)
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-B", "-c", script]
+    script = ORDINARY.format(path=[str(Path(onepolicy.__file__).parents[1])])
+    system = subprocess.run(
+        ["/usr/bin/python3", "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True
+    )
+    python = "/usr/bin/python3" if b"True" in system.stdout else sys.executable  # a user cannot read another's home
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", python, "-B", "-c", script]
     known = {"PATH": os.environ["PATH"]}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", env=known)
     assert done.returncode == 0, done.stderr

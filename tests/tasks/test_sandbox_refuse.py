@@ -37,9 +37,8 @@ FAKES = {
 @pytest.fixture
 def executable(tmp_path):
     """A function that writes a shell script others may run; its path."""
-    tmp_path.chmod(0o755)
-    tmp_path.parent.chmod(0o755)
-    tmp_path.parent.parent.chmod(0o755)
+    for place in (tmp_path, *(parent for parent in tmp_path.parents if parent.name.startswith("pytest-"))):
+        place.chmod(0o755)
 
     def write(name, text):
         path = tmp_path / name
@@ -138,7 +137,8 @@ done
 [ "$network" = off ] || exit 125
 shift
 [ "$(id -u)" = 0 ] && drop="/usr/bin/setpriv --reuid 65533 --regid 65533 --clear-groups"
-exec env -i $drop %(bwrap)s --unshare-all --cap-drop ALL --die-with-parent --clearenv --ro-bind /usr /usr --symlink usr/lib /lib \\
+exec env -i $drop %(bwrap)s \\
+  --unshare-all --cap-drop ALL --die-with-parent --clearenv --ro-bind /usr /usr --symlink usr/lib /lib \\
   --symlink usr/lib64 /lib64 --symlink usr/bin /bin --proc /proc --dev /dev --size $size --tmpfs /dev/shm \\
   --remount-ro /dev --size $size --tmpfs /tmp --remount-ro / --chdir /tmp --uid 65534 --gid 65534 --disable-userns \\
   --unshare-user -- /usr/bin/prlimit --data=268435456 /usr/bin/python3 "$@"
