@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from onepolicy import __version__
 from onepolicy.errors import ConfigError, OnePolicyError, nearest
+
+if TYPE_CHECKING:
+    from onepolicy.acting.player import Player
 
 EXIT_USAGE = 2
 EXIT_ERROR = 1
@@ -147,6 +151,38 @@ def _plot(argv: list[str]) -> None:
         raise ConfigError(f"{out} cannot be drawn ({error}); give --out an image file, such as curves.png.") from error
 
 
+def _video(argv: list[str]) -> None:
+    from onepolicy.api import load
+    from onepolicy.recipes.video import record
+
+    words, fields = _split([w for w in argv if w != "--stochastic"], "out", "episodes", "seed", "fps")
+    run = _one("video RUN [--episodes 1] [--out x.mp4]", words)
+    usual = {"episodes": "1", "seed": "0", "fps": "0"}
+    numbers = {name: _count(fields, name, default) for name, default in usual.items()}
+    out = fields.get("out", f"{run.rstrip('/')}/video.mp4")
+    print(record(_player(load(run).policy, run), out, stochastic="--stochastic" in argv, **numbers))
+
+
+def _export(argv: list[str]) -> None:
+    from onepolicy.api import load
+    from onepolicy.recipes.export import export
+
+    words, fields = _split(argv, "onnx")
+    run = _one("export RUN --onnx policy.onnx", words)
+    if "onnx" not in fields:
+        raise ConfigError(f"export needs a file to write: onepolicy export {run} --onnx policy.onnx.")
+    print(export(_player(load(run).policy, run), fields["onnx"], source=run))
+
+
+def _player(policy: object, run: str) -> Player:
+    """A control policy of a run. Raises ConfigError for another kind."""
+    from onepolicy.acting.player import Player
+
+    if not isinstance(policy, Player):
+        raise ConfigError(f"{run} is no run of deep control; its policy is a {type(policy).__name__}.")
+    return policy
+
+
 def _chat(argv: list[str]) -> None:
     from onepolicy.recipes.chat import talk
 
@@ -281,6 +317,12 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {
         "plot RUN [RUN ...] [--metric KEYS] [--smooth N] [--live] [--out FILE]",
         "curves of one run; of several also who is better, by how much, how surely",
     ),
+    "video": (
+        _video,
+        "video RUN [--episodes N] [--stochastic] [--out FILE]",
+        "a controller's episodes as mp4",
+    ),
+    "export": (_export, "export RUN --onnx FILE", "a controller as ONNX, its normaliser and bounds baked in"),
     "chat": (_chat, "chat RUN|MODEL [--max-tokens N] [--temperature T]", "talk to a trained model"),
     "list": (_list, "list", "algorithms, presets and task sets"),
     "doctor": (_doctor, "doctor RUN", "what is wrong with a run, alive or dead"),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from onepolicy.batch import Evaluation
 from onepolicy.envs.spaces import Rows
-from onepolicy.envs.vector import Box, ControlEnv
+from onepolicy.envs.vector import Box, ControlEnv, WorldOptions
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.nn.policies import ControlPolicy, Greedy, Sampler
 
@@ -26,10 +26,12 @@ class Player:
     """`inner`, a policy for rows of numbers, in the world `env` that it learnt in.
 
     inner: the torch module, or one behind its statistic of observations; has `evaluate` and, where it is a module,
-    `parameters`. observation_space, action_space: gymnasium's, of the world as it is.
+    `parameters`. observation_space, action_space: gymnasium's, of the world as it is. world: how it was played and
+    seen.
     """
 
-    def __init__(self, inner: ControlPolicy, env: ControlEnv) -> None:
+    def __init__(self, inner: ControlPolicy, env: ControlEnv, world: WorldOptions | None = None) -> None:
+        self.world = world
         self.inner, self.env_id, self.obs_dim, self.actions = inner, env.env_id, env.obs_dim, env.actions
         world = gymnasium.make(env.env_id, disable_env_checker=True)
         self.observation_space, self.action_space = world.observation_space, world.action_space
@@ -59,21 +61,18 @@ class Player:
         rows, single = self._seen(obs)
         if self.actions.bits:
             rows = np.concatenate([rows, self._legal(legal, len(rows))], axis=1)
-        if stochastic:
-            found = self.act_on_rows(torch.from_numpy(rows), rng or self._rng)
-        else:
-            self._greedy = self._greedy or self.inner.greedy()
-            found = self._greedy(rows)
-        native = self._native(np.asarray(found))
+        native = self.act_on(rows, rng=(rng or self._rng) if stochastic else None)
         if not single:
             return native
         return int(native[0]) if isinstance(self.action_space, gymnasium.spaces.Discrete) else native[0]
 
-    def act_on_rows(self, rows: Tensor, rng: torch.Generator) -> NDArray[Any]:
-        """Drawn actions for rows [N, D], as the policy numbers them."""
-        inner: Any = self.inner
-        found: Tensor = inner.act(rows, rng=rng)[0]
-        return found.numpy()
+    def act_on(self, rows: NDArray[Any], *, rng: torch.Generator | None = None) -> NDArray[Any]:
+        """Actions [N, ...] as the world takes them, for rows [N, D] with their masks; the best, or drawn from rng."""
+        if rng is not None:
+            inner: Any = self.inner
+            return self._native(inner.act(torch.from_numpy(rows), rng=rng)[0].numpy())
+        self._greedy = self._greedy or self.inner.greedy()
+        return self._native(np.asarray(self._greedy(rows)))
 
     def forget(self) -> None:
         """A new episode begins: a recurrent policy remembers nothing of the last."""

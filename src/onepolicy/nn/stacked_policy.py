@@ -169,12 +169,9 @@ class StackedPolicy(nn.Module):
 
 def plain(policy: nn.Module) -> bool:
     """Whether a policy is of the kinds that can be stacked: tanh networks over numbers, all actions legal."""
-    if not isinstance(policy, CategoricalPolicy | GaussianPolicy):
+    if not isinstance(policy, CategoricalPolicy | GaussianPolicy) or not isinstance(policy.networks, ActorCritic):
         return False
-    networks = policy.networks
-    if not isinstance(networks, ActorCritic):
-        return False
-    return networks.bits == 0 and networks.body.options.activation == "tanh"
+    return policy.networks.bits == 0 and policy.networks.body.options.activation == "tanh"
 
 
 def _flat(name: str) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor
 from onepolicy.acting.together import Together
 from onepolicy.algos import a2c, ppo
 from onepolicy.batch import PolicyBatch
+from onepolicy.envs.batched import Batched
 from onepolicy.envs.normalise import Normalised
 from onepolicy.envs.vector import ControlEnv, make
 from onepolicy.evaluation.returns import MOST_WORLDS, play
@@ -37,13 +38,18 @@ from onepolicy.run.run import Run
 from onepolicy.run.seeding import derive_rng, derive_seed
 from onepolicy.types import Metrics
 
+WIDEST = 128
+"""Hidden width up to which lockstep beats a process for each core."""
 AfterStep = Callable[[int, Mapping[str, Tensor]], bool]
 
 
 def in_lockstep(config: Config, env: ControlEnv) -> bool:
-    """Whether the seeds of a run can train in lockstep: PPO or A2C, plain policies, as many updates for every seed."""
+    """Whether the seeds of a run train in lockstep: PPO or A2C, small plain policies, in a world of arrays.
+
+    Where the world or the networks take most of the time, processes on several cores are faster.
+    """
     alike = config.algo == "a2c" or (config.algo == "ppo" and config.target_kl is None and config.penalty is None)
-    return alike and plain(control.policy_of(config, env))
+    return alike and isinstance(env, Batched) and max(config.hidden) <= WIDEST and plain(control.policy_of(config, env))
 
 
 def seeds_of(config: Config) -> tuple[int, ...]:
