@@ -152,6 +152,9 @@ def test_the_thinking_is_not_the_reply():
     verifier = InstructionVerifier((NO_COMMA,))
     assert score(verifier, "<think>a, b, c</think>\nall good").parts["correct"] == 1
     assert score(verifier, "<think>good</think>\na, b").parts["correct"] == 0
+    quoted = InstructionVerifier((Bound("startend:quotation"),))
+    for text, followed in (('"a"', 1), ('<think>b</think><answer>"a"</answer>', 1), ('<answer>"a"</answer> b', 0)):
+        assert score(quoted, text).parts["correct"] == followed
     tagged = InstructionVerifier((NO_COMMA,), form=TAGGED)
     assert score(tagged, "<think>a, b</think><answer>good</answer>").parts["correct"] == 1
     assert score(tagged, "good").parts["correct"] == 0

@@ -38,8 +38,11 @@ REWARDS: tuple[Reward, ...] = ("instruction_strict", "instruction_loose", "promp
 
 
 def _response(text: str) -> str:
-    """The text as it is, or what follows the thinking without its first line breaks."""
+    """The text as it is, or what follows the thinking without its first line breaks; `<answer>` tags around all of it
+    are put aside."""
     thinking, rest = split_thinking(text)
+    if rest.strip().startswith("<answer>") and rest.strip().endswith("</answer>") and rest.count("<answer>") == 1:
+        return rest.strip().removeprefix("<answer>").removesuffix("</answer>").strip("\r\n")
     return text if thinking is None else rest.lstrip("\r\n")
 
 
@@ -52,7 +55,7 @@ def _replies(text: str) -> bool:
 
 
 PLAIN = AnswerFormat("plain", _response, _replies, _write_plain, "Reply with the requested text and nothing else.")
-"""The reply is the answer: everything outside `<think>…</think>`."""
+"""The reply is the answer: everything outside `<think>…</think>`, without `<answer>` tags around it."""
 
 
 @dataclass(frozen=True)
