@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from onepolicy.recipes.language import PRINTABLE
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
 from onepolicy.run.manifest import saved_steps, step_path
 from onepolicy.run.run import Run
+from onepolicy.tasks import letters
 
 REWARDS = '''
 import time
@@ -224,3 +226,17 @@ def resume_through(kill_at):
         return main(config, resume=Path(config.out))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def letters_model(tmp_path_factory):
+    """A language model that has seen a few demonstrations of the letters, as a directory."""
+    place = tmp_path_factory.mktemp("letters")
+    demos = place / "demos.jsonl"
+    demos.write_text("".join(json.dumps(row) + "\n" for row in letters.demonstration_rows(60)))
+    config = sft.Config(
+        tasks="letters", data=str(demos), steps=12, batch_size=16, lr=3e-3, warmup_steps=0, max_tokens=4,
+        out=str(place / "sft"), tiny=Tiny(context=32), exam=ExamOptions(size=2), machine=Machine(threads=1),
+    )  # fmt: skip
+    sft.main(config)
+    return str(place / "sft" / "model")

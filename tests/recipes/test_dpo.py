@@ -10,27 +10,18 @@ import pytest
 
 from onepolicy.algos.dpo import Objective
 from onepolicy.errors import ConfigError, DataError, ModelError, RewardError
-from onepolicy.recipes import dpo, reward_model, sft
+from onepolicy.recipes import dpo, reward_model
 from onepolicy.recipes.options import ExamOptions, Machine, Tiny
 from onepolicy.tasks import letters
 
 
-@pytest.fixture(scope="session")
-def start(tmp_path_factory):
-    """A language model that has seen a few demonstrations of the letters, as a directory."""
-    place = tmp_path_factory.mktemp("letters")
-    demos = place / "demos.jsonl"
-    demos.write_text("".join(json.dumps(row) + "\n" for row in letters.demonstration_rows(60)))
-    config = sft.Config(
-        tasks="letters", data=str(demos), steps=12, batch_size=16, lr=3e-3, warmup_steps=0, max_tokens=4,
-        out=str(place / "sft"), tiny=Tiny(context=32), exam=ExamOptions(size=2), machine=Machine(threads=1),
-    )  # fmt: skip
-    sft.main(config)
-    return str(place / "sft" / "model")
+DEATHS = [
+    (1, "before log"), (1, "in save"), (2, "after save"), (3, "after log"), (3, "after save"), (4, "after save"),
+]  # fmt: skip
 
 
 @pytest.fixture
-def tiny(tmp_path, start, monkeypatch):
+def tiny(tmp_path, letters_model, monkeypatch):
     """tiny(name, **fields): four steps of a moment each."""
     monkeypatch.setenv("ONEPOLICY_CACHE", str(tmp_path / "cache"))
     pairs = tmp_path / "pairs.jsonl"
@@ -38,7 +29,7 @@ def tiny(tmp_path, start, monkeypatch):
 
     def make(name="run", **fields):
         config = dpo.Config(
-            model=start,
+            model=letters_model,
             data=str(pairs),
             eval_share=0.25,
             tasks="letters",
@@ -78,7 +69,7 @@ def test_killed_at_every_step(fields, tiny, resume_through, digests):
         (3, "after save"),
         (4, "after save"),
     ]
-    again = resume_through(dpo.main, killed, deaths)
+    again = resume_through(dpo.main, killed, DEATHS)
     assert digests(straight.out) == digests(killed.out)
     assert again.metrics == report.metrics
 
@@ -100,14 +91,14 @@ def test_the_reference_s_numbers_are_found_again_unless_weights_or_texts_change(
     assert len(list((tmp_path / "cache" / "reference").iterdir())) == 4
 
 
-def test_a_reward_model_judges_and_one_with_other_tokens_is_refused(tiny, tmp_path, start, monkeypatch):
+def test_a_reward_model_judges_and_one_with_other_tokens_is_refused(tiny, tmp_path, letters_model, monkeypatch):
     monkeypatch.setattr("onepolicy.recipes.reward_model.calibration", lambda *_: None)
     rankings = tmp_path / "rankings.jsonl"
     rankings.write_text("".join(json.dumps(row) + "\n" for row in letters.ranking_rows(12, k=3)))
     make = reward_model.Config(
         data=str(rankings), steps=2, batch_size=4, machine=Machine(threads=1), tiny=Tiny(context=32)
     )
-    reward_model.main(replace(make, model=start, out=str(tmp_path / "same")))
+    reward_model.main(replace(make, model=letters_model, out=str(tmp_path / "same")))
     accent = tmp_path / "accent.jsonl"
     accent.write_text(rankings.read_text() + json.dumps({"prompt": "é", "chosen": "a", "rejected": "b"}) + "\n")
     reward_model.main(replace(make, data=str(accent), out=str(tmp_path / "other")))
@@ -118,10 +109,10 @@ def test_a_reward_model_judges_and_one_with_other_tokens_is_refused(tiny, tmp_pa
         dpo.main(tiny("refused", reward_model=str(tmp_path / "other")))
     dpo.main(tiny("said", reward_model=str(tmp_path / "other"), re_encode=True))
     with pytest.raises(ModelError, match="is no reward model"):
-        dpo.main(tiny("none", reward_model=start))
+        dpo.main(tiny("none", reward_model=letters_model))
 
 
-def test_bad_input_is_named(tiny, tmp_path, start):
+def test_bad_input_is_named(tiny, tmp_path):
     with pytest.raises(ConfigError, match="model is empty"):
         dpo.main(tiny(model=""))
     with pytest.raises(ConfigError, match="data is empty"):

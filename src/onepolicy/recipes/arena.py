@@ -88,9 +88,12 @@ class Arena:
         episodes = self.rescore(self.actor.play(self.tasks, self.n, 0), self.tasks)
         return [episodes[i : i + self.n] for i in range(0, len(episodes), self.n)]
 
-    def sit(self) -> Metrics:
-        """Win rate against the reference, mean score, and the mean of the task's own score where another one counts."""
-        groups = self.groups()
+    def sit(self, groups: Sequence[Sequence[Episode]] | None = None) -> Metrics:
+        """Win rate against the reference, mean score, and the mean of the task's own score where another one counts.
+
+        groups: what `groups` gave, if it was called already.
+        """
+        groups = self.groups() if groups is None else groups
         scores = [[_number(e.score.value) for e in group] for group in groups]
         metrics: Metrics = {"eval/score": _mean([x for row in scores for x in row])}
         own = [_number(e.score.parts.get("task")) for group in groups for e in group]

@@ -26,6 +26,7 @@ ALGORITHMS: dict[str, Entry] = {
     "sft": Entry("onepolicy.recipes.sft", "supervised fine-tuning of a language model"),
     "reward-model": Entry("onepolicy.recipes.reward_model", "a reward model from pairs or rankings"),
     "dpo": Entry("onepolicy.recipes.dpo", "a language model from preferences: DPO, IPO, SimPO, ORPO, KTO; online too"),
+    "rlhf": Entry("onepolicy.recipes.rlhf", "PPO on a language model against a reward model, text mixed in"),
     "grpo": Entry("onepolicy.recipes.grpo", "reinforcement learning of a language model with verifiable rewards"),
     "reinforce": Entry("onepolicy.recipes.control", "REINFORCE with a baseline, on control", (("algo", "reinforce"),)),
     "a2c": Entry("onepolicy.recipes.control", "advantage actor-critic, on control", (("algo", "a2c"),)),
