@@ -14,7 +14,6 @@ from onepolicy.recipes import dpo, reward_model
 from onepolicy.recipes.options import ExamOptions, Machine, Tiny
 from onepolicy.tasks import letters
 
-
 DEATHS = [
     (1, "before log"), (1, "in save"), (2, "after save"), (3, "after log"), (3, "after save"), (4, "after save"),
 ]  # fmt: skip
@@ -61,14 +60,6 @@ def test_killed_at_every_step(fields, tiny, resume_through, digests):
     """Odd and even steps, so that the online rounds of two steps are killed within and between."""
     straight, killed = tiny("straight", **fields), tiny("killed", **fields)
     report = dpo.main(straight)
-    deaths = [
-        (1, "before log"),
-        (1, "in save"),
-        (2, "after save"),
-        (3, "after log"),
-        (3, "after save"),
-        (4, "after save"),
-    ]
     again = resume_through(dpo.main, killed, DEATHS)
     assert digests(straight.out) == digests(killed.out)
     assert again.metrics == report.metrics

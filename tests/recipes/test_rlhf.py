@@ -17,7 +17,6 @@ from onepolicy.recipes import reward_model, rlhf
 from onepolicy.recipes.options import ExamOptions, Machine, Update
 from onepolicy.tasks import letters
 
-
 DEATHS = [
     (1, "before log"), (1, "in save"), (2, "after save"), (3, "after log"), (3, "after save"), (4, "after save"),
 ]  # fmt: skip
@@ -73,14 +72,6 @@ def judge(tmp_path, letters_model, monkeypatch):
 def test_killed_at_every_step(fields, tiny, resume_through, digests):
     straight, killed = tiny("straight", **fields), tiny("killed", **fields)
     report = rlhf.main(straight)
-    deaths = [
-        (1, "before log"),
-        (1, "in save"),
-        (2, "after save"),
-        (3, "after log"),
-        (3, "after save"),
-        (4, "after save"),
-    ]
     again = resume_through(rlhf.main, killed, DEATHS)
     assert digests(straight.out) == digests(killed.out)
     assert again.metrics == report.metrics
