@@ -86,7 +86,7 @@ _BASE_NAMES = "two three four five six seven eight nine ten eleven twelve"
 _BASES = {name: str(number) for number, name in enumerate(_BASE_NAMES.split(), start=2)}
 _GROUPED = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 _COMMA_DECIMAL = re.compile(r"-?(?:\d+,\d{1,2}|0,\d+)")
-_CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*[).:]*")
+_CHOICE = re.compile(r"(?:(?i:option|choice|answer)\s*)?\(?\s*([A-Za-z])\s*[).:]*")
 _CHOICE_AND_MORE = re.compile(
     r"(?:\\text\s*\{\s*)?\(([A-Z])\)\s*\}?\s*[.:]?\s*(?=\S)(?![-+*/^_=<>,(])(.+)|([A-Z])[.):]\s+(.+)"
 )
@@ -164,6 +164,8 @@ def _as_words(text: str) -> Reading | None:
         return None
     squeezed = re.sub(r"[\s.,;:'’()]+", "", content)
     squeezed = squeezed if squeezed.isupper() and len(squeezed) <= 3 else squeezed.lower()
+    if squeezed in ("allrealnumbers", "allreals", "realnumbers"):
+        return _REALS
     return Word(squeezed) if len(squeezed) > 1 else None
 
 

@@ -32,6 +32,7 @@ _GREEK_NAMES = (
 _GREEK = set(_GREEK_NAMES.split())
 _ACCENTS = {"dot", "ddot", "vec", "bar", "hat", "tilde", "overline", "widehat", "widetilde", "underline"}
 _OPAQUE = set("fghFGHPQRSTWIuvyxV\\delta\\phi\\psi\\Gamma\\Phi\\Psi")
+_TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "sinh": "arcsinh", "cosh": "arccosh", "tanh": "arctanh"}
 _SPELLINGS = {"arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh"}
 _PAIRS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
@@ -84,6 +85,7 @@ class _Parser:
         self.place = 0
         self.depth = 0
         self.bars = 0
+        self.trigonometric = 0
 
     def whole(self) -> Formula:
         if not self.tokens:
@@ -197,7 +199,8 @@ class _Parser:
         if self.peek() in ("%", "\\%"):
             self.next()
             formula = Call("div", (formula, Number(Fraction(100))))
-        self.take("\\degree")
+        if self.take("\\degree") and self.trigonometric:
+            formula = Call("div", (Call("mul", (formula, PI)), Number(Fraction(180))))
         return formula
 
     def script(self) -> Formula:
@@ -312,7 +315,9 @@ class _Parser:
                 base = self.argument()
             else:
                 power = self.script()
+        self.trigonometric += name in _TRIGONOMETRIC
         inner = self.primary() if self.peek() in ("(", "{", "|", "[") else self.bare_argument()
+        self.trigonometric -= name in _TRIGONOMETRIC
         if power == _negative(Number(Fraction(1), "1")) and name in _INVERSE:
             name, power = _INVERSE[name], None
         if name == "log":

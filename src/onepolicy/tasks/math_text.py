@@ -65,7 +65,7 @@ _UNICODE = {
     "≠": r"\ne ", "∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ", "°": r"^\circ ",
     "²": "^2", "³": "^3", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "½": r"\frac{1}{2}",
     "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ",
-    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "ℝ": r"\mathbb{R}", "€": r"\$", "£": r"\$",
+    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "ℝ": r"\mathbb{R}", "€": " ", "£": " ",
     "→": r"\to ", "’": "'", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\t": " ", "\n": " ",
 }  # fmt: skip
 _UNICODE_TABLE = str.maketrans(_UNICODE)
@@ -120,6 +120,7 @@ _REPLACED = [
     (re.compile(r"\b(?:np|math|numpy)\.(?=[a-z])"), ""),
 ]  # fmt: skip
 _AND = re.compile(r"[,;]?\s*(?<![A-Za-z\\])(?:and|or)(?:(?![A-Za-z])(?=\s*\S)|(?=[A-Z]\b|[a-z]\s*=))\s*,?")
+_MONEY = re.compile(r"^(-?)\s*(?:US|USD)?\s*\\\$\s*(-?[\d.,]+)$")
 _ROOT_SIGN = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-z])")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
 _GROUPED_BY_SPACES = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d])")
@@ -138,7 +139,9 @@ def normalise(text: str) -> str:
     for opening, closing in _DELIMITERS:
         if text.startswith(opening) and text.endswith(closing) and len(text) >= len(opening) + len(closing):
             text = text[len(opening) : len(text) - len(closing)].strip()
+    text = text.strip("*").strip().removesuffix("\\\\")
     text = _THOUSANDS.sub("", text if "matrix" in text or "array" in text else _DOUBLED.sub(r"\\", text))
+    text = _MONEY.sub(r"\1\2\\text{ dollars}", text)
     text = text.replace(r"\$", " ").replace("$", " ")
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)

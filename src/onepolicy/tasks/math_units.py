@@ -51,6 +51,7 @@ _BARE = re.compile(
 _UNIT_WORDS = re.compile(r"[A-Za-z.]+(?:[\s/.\-]+[A-Za-z.]+){0,4}")
 _HEDGES = frozenset(("or", "and", "not", "if", "else", "either", "maybe", "perhaps", "but", "than", "plus", "minus"))
 _DEGREE = re.compile(r"^(.*\S)\s*\\degree\s*[CFK]?$")
+_ANGLE = re.compile(r"sin|cos|tan|cot|sec|csc")
 _PERCENT = re.compile(r"^(.*[^\s\\])\s*\\?%$")
 
 
@@ -63,7 +64,7 @@ def split_unit(text: str) -> tuple[str, str]:
     text = text.strip()
     if match := _PERCENT.match(text):
         return match[1].strip(), "%"
-    if match := _DEGREE.match(text):
+    if (match := _DEGREE.match(text)) and not _ANGLE.search(text):
         return match[1].strip(), "degree"
     match = _TEXT.match(text) or _BARE.match(text)
     if match is None or not _ends_value(match[1]):

@@ -38,8 +38,8 @@ MAX_BITS = 50_000
 """Bits of an exact number at most."""
 MAX_MAGNITUDE = 1_000_000
 """Binary digits before the point of a computed value at most."""
-SIGNIFICANT = 6
-"""Significant digits a decimal needs to stand for a value that no decimal writes exactly."""
+PLACES = 6
+"""Decimal places, and significant digits, a decimal needs to stand for a value that no decimal writes exactly."""
 NOISE_DIGITS = 15
 """Significant digits from which on a decimal may carry the noise of binary arithmetic, 1e-14 relative."""
 POINTS = 10
@@ -47,6 +47,8 @@ POINTS = 10
 
 _CONTEXTS = threading.local()
 _RANGES = ((0.1, 0.6), (0.7, 3.0), (-0.6, -0.1), (-3.0, -0.7), (3.0, 9.0))
+_COUNTING = "ijklmnpqdrsNKMLRC"
+"""First letters of variables that are taken for whole numbers in formulas of floors, factorials and signs."""
 _WHOLE = {"floor", "ceil", "fact", "binom"}
 _MP_NAMES = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
@@ -58,7 +60,7 @@ def equal(gold: Formula, answer: Formula, relative: float = 0.0, absolute: float
     """Whether two formulas have the same value.
 
     relative, absolute: tolerances for numbers, in parts of the gold value and in its unit; 0 is exact. Without them
-    a decimal of at least SIGNIFICANT digits is also right as the rounding (or cut) of a value that has no exact
+    a decimal of at least PLACES places is also right as the rounding (or cut) of a value that has no exact
     decimal, and one of at least NOISE_DIGITS digits within 1e-14.
     Raises: Unread where a value cannot be computed within the bounds.
     """
@@ -71,7 +73,13 @@ def equal(gold: Formula, answer: Formula, relative: float = 0.0, absolute: float
         return _numbers_equal(gold, answer, relative, absolute)
     if _agree_at(gold, answer, _points(gold, answer, whole=False)):
         return True
-    return (_of_whole(gold) or _of_whole(answer)) and _agree_at(gold, answer, _points(gold, answer, whole=True))
+    counting = all(name.lstrip("\\")[0] in _COUNTING for name in free_symbols(gold) | free_symbols(answer))
+    return (
+        counting
+        and _of_whole(gold)
+        and _of_whole(answer)
+        and _agree_at(gold, answer, _points(gold, answer, whole=True))
+    )
 
 
 def exact(formula: Formula) -> Fraction | None:
@@ -266,11 +274,14 @@ def _same(one: Any, two: Any) -> bool:
     return bool(larger == 0 or abs(one - two) <= larger * one.context.mpf(10) ** AGREE)
 
 
-def _vanishes(formula: Formula, found: Any) -> bool:
+def _vanishes(formula: Formula, found: Any, point: Mapping[str, Fraction] | None = None) -> bool:
     """Whether a value is 0 but for rounding: it shrinks with the rounding when computed to twice the digits."""
     if found == 0:
         return True
-    return bool(abs(found) < 1e-30 and abs(value(formula, 2 * DIGITS)) < abs(found) * 1e-30)
+    if abs(found) >= 1e-30:
+        return False
+    again = _value_at(formula, point or {}, 2 * DIGITS)
+    return again is not None and bool(abs(again) < abs(found) * 1e-30)
 
 
 def _complex(number: Any) -> bool:
@@ -297,7 +308,7 @@ def _rounds(decimal: Formula, number: Fraction | None, other: Any) -> bool:
         other = Fraction(str(other.context.nstr(other.real, DIGITS - 10, min_fixed=-400, max_fixed=400)))
     elif _terminates(other):
         return len(digits) >= NOISE_DIGITS and abs(written - other) <= abs(other) * Fraction(1, 10**14)
-    if len(digits) < SIGNIFICANT:
+    if min(len(digits), places) < PLACES:
         return False
     scaled, target = other * 10**places, written * 10**places
     return bool(target in (scaled.__trunc__(), round(scaled)) or abs(scaled - target) <= abs(target) / 10**14)
@@ -345,11 +356,11 @@ def _agree_at(gold: Formula, answer: Formula, points: Iterator[dict[str, Fractio
         one, two = _value_at(gold, point), _value_at(answer, point)
         if (one is None) != (two is None):
             return False
-        if one is None or max(abs(one), abs(two)) < 1e-40:
+        if one is None:
             continue
         if not imaginary and _complex(one) != _complex(two):
             return False
-        same = _same(one, two)
+        same = _same(one, two) or (_vanishes(gold, one, point) and _vanishes(answer, two, point))
         if _complex(one) and not imaginary:
             complex_ += same
             continue
@@ -359,11 +370,11 @@ def _agree_at(gold: Formula, answer: Formula, points: Iterator[dict[str, Fractio
     return real >= 3 or (real == 0 and complex_ >= 6)
 
 
-def _value_at(formula: Formula, point: Mapping[str, Fraction]) -> Any:
+def _value_at(formula: Formula, point: Mapping[str, Fraction], digits: int = DIGITS) -> Any:
     """A formula's value at a point, or None where it has none."""
-    context = _context(DIGITS)
+    context = _context(digits)
     try:
-        return value(formula, at={name: context.mpf(v.numerator) / v.denominator for name, v in point.items()})
+        return value(formula, digits, at={name: context.mpf(v.numerator) / v.denominator for name, v in point.items()})
     except Unread:
         return None
 
