@@ -240,7 +240,10 @@ def _ways(config: Config, asked: Asked) -> tuple[bool, bool]:
 
 
 def _attempts(config: Config, asked: Asked, generator: Generator, judge: Judge, book: Book, bar: Bar) -> AccuracyReport:
-    """The attempts at a set, batch by batch: read where the book has them, made and written where not."""
+    """The report of a set's attempts, batch by batch: read where the book has them, made and written where not.
+
+    Texts are in the book only: a thousand problems with 64 long samples would not fit into memory.
+    """
     sampling = Sampling(config.max_tokens, config.temperature, top_p=config.top_p, stop=asked.stop)
     tasks, found, right = asked.tasks.tasks, [], 0.0
     for start in range(0, len(tasks), book.batch):
@@ -260,7 +263,7 @@ def _attempts(config: Config, asked: Asked, generator: Generator, judge: Judge, 
             by_id = {task.id: task for task in batch}
             lines = [{"tasks": asked.name, **attempt.record(by_id[attempt.task])} for attempt in made]
             book.add(lines)
-        found += [attempt_of(line) for line in lines]
+        found += [attempt_of({**line, "text": ""}) for line in lines]
         right += sum(line["correct"] or 0.0 for line in lines)
         bar.advance(len(lines), right=right / len(found))
     return summarise(tasks, found, k=config.k, keep=0, at=config.numbers)

@@ -8,8 +8,9 @@ only. Not here: what is made of the attempts (evaluate_report.py).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -37,7 +38,7 @@ class Book:
     def __init__(self, directory: Path | None, settings: Mapping[str, Any], batch: int) -> None:
         self.batch = batch
         self._path = directory / SAMPLES if directory else None
-        self._waiting: list[tuple[int, dict[str, Any]]] = []
+        self._waiting: Iterator[tuple[int, dict[str, Any]]] = iter(())
         self._size = 0
         self.resumed = 0
         if directory is None:
@@ -55,7 +56,7 @@ class Book:
         else:
             replace_object(header, {"settings": dict(settings), "batch": batch, "versions": dict(versions())})
         if self._path and self._path.exists():
-            self._waiting = list(_lines(self._path))
+            self._waiting = _lines(self._path)
 
     def take(self, name: str, ids: Sequence[str], each: int) -> list[dict[str, Any]] | None:
         """The lines of a batch (the problems `ids` of the set `name`, `each` lines for each), if all of them are there.
@@ -63,17 +64,16 @@ class Book:
         None if one is missing: from here on the batches have to be made, and given to `add`.
         """
         count = len(ids) * each
-        lines = self._waiting[:count]
+        lines = list(itertools.islice(self._waiting, count))
         if len(lines) == count and all(one["tasks"] == name for _, one in lines):
             counts = dict.fromkeys(ids, 0)
             for _, one in lines:
                 counts[one["task"]] = counts.get(one["task"], 0) + 1
             if counts == dict.fromkeys(ids, each):
-                self._waiting = self._waiting[count:]
                 self._size = lines[-1][0]
                 self.resumed += count
                 return [one for _, one in lines]
-        self._waiting = []
+        self._waiting = iter(())
         return None
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
@@ -94,18 +94,19 @@ class Book:
                 file.truncate(self._size)
 
 
-def _lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(where it ends, record) of every whole line up to the first that is torn or broken."""
     end = 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        end += len(line)
-        try:
-            record = json.loads(line) if line.endswith(b"\n") else None
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            return
-        if not isinstance(record, dict) or not {"tasks", "task"} <= set(record):
-            return
-        yield end, record
+    with path.open("rb") as file:
+        for line in file:
+            end += len(line)
+            try:
+                record = json.loads(line) if line.endswith(b"\n") else None
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                return
+            if not isinstance(record, dict) or not {"tasks", "task"} <= set(record):
+                return
+            yield end, record
 
 
 def read_problems(directory: Path) -> dict[str, dict[str, dict[str, Any]]]:

@@ -30,7 +30,7 @@ FOLDERS = {
 """Folders below `data_dir` in which a set's file is looked for; for others the set's own name."""
 
 FILES = {
-    "test": ("test.jsonl", "*-Test.jsonl", "*test*.jsonl", "input_data.jsonl", "*.jsonl", "*.jsonl.gz"),
+    "test": ("test.jsonl", "*-Test.jsonl", "*test*.jsonl", "input_data.jsonl", "*.jsonl"),
     "train": ("train.jsonl", "*-Train.jsonl", "*train*.jsonl"),
 }
 """File names looked for in the folder, in this order, by split."""
