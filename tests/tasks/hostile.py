@@ -24,6 +24,10 @@ class Obey:
         word, _, argument = text.partition(" ")
         if word == "sleep":
             time.sleep(float(argument))
+        elif word == "work":  # seconds of processor time
+            end = time.process_time() + float(argument)
+            while time.process_time() < end:
+                pass
         elif word == "spin":
             while True:
                 pass

@@ -119,6 +119,20 @@ def test_hanging_answers_do_not_delay_the_others():
     assert stats.parked >= 14
 
 
+def test_a_busy_machine_is_not_the_answers_fault():
+    """A third of the time-out in processor time, beside eight processes that never rest, is neither parked for long nor
+    killed: an answer that could not run has not had its time."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(8)]
+    try:
+        with VerifierPool(1, timeout=0.3) as pool:
+            scores = pool.score([(TASK, "work 0.1")])
+            assert scores == [Score(0.0, {"correct": 0.0})]
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
 def test_an_answer_is_blamed_by_a_worker_that_did_nothing_else(pool, tmp_path):
     """The worker dies once, for whatever reason; the answer is judged again by a new one."""
     scores = pool.score([(TASK, "7"), (TASK, f"once {tmp_path / 'marker'}"), (TASK, "7")])

@@ -2,7 +2,7 @@
 
 A verifier that hangs is killed with its process (`time-out`), one that takes too much memory (`memory`) or dies
 (`crash`) likewise; the answer is invalid, the worker replaced, the others go on. An answer that takes long does not
-hold up those behind it: its worker is parked at the lowest priority and another takes its place, up to `spare` of them.
+hold up those behind it: its worker is parked at a lower priority and another takes its place, up to `spare` of them.
 Scores come in the order of the answers and do not depend on the number of workers. Calls may come from several threads
 and from asynchronous code at once. The processes end with the pool, and with this process however it ends.
 
@@ -20,54 +20,35 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, final
 
 from onepolicy.errors import ConfigError, RewardError
-from onepolicy.tasks.pool_mail import Answer, Batch, Gate, Packer
+from onepolicy.tasks.pool_mail import Answer, Batch, Gate, Packer, PoolStats
 from onepolicy.tasks.pool_staff import Nursery, NurseryLost, Worker
 from onepolicy.tasks.verdicts import invalid
 from onepolicy.types import Score, Task
+
+__all__ = ["PoolStats", "VerifierPool"]
 
 MIB = 2**20
 CHUNK = 16
 """Answers given to a worker at a time at most."""
 PATIENCE = 0.02
-"""Share of the time-out after which an answer counts as long."""
-
-
-@dataclass(frozen=True)
-class PoolStats:
-    """What a pool has done so far.
-
-    answers: judged, those without a verdict included. timeouts, memory, crashes: of them, how many ended so. hired:
-    worker processes started; the first ones and one for each replaced. parked: answers that were set aside as long.
-    seconds: wall clock during which there was work. workers, waiting: processes, and answers in the queue, now.
-    """
-
-    answers: int
-    timeouts: int
-    memory: int
-    crashes: int
-    hired: int
-    parked: int
-    seconds: float
-    workers: int
-    waiting: int
-
-    @property
-    def per_second(self) -> float:
-        """Answers judged in a second of work."""
-        return self.answers / self.seconds if self.seconds else 0.0
+"""Share of the time-out that an answer may take, asleep or in processor time, before it counts as long."""
+PATIENCE_FOR_PROCESSES = 0.5
+"""The same for one that waits for a process it has started, a sandbox say."""
+GRACE = 4
+"""Times the time-out that an answer may take when others' work keeps it from the processor."""
 
 
 @final
 class VerifierPool:
     """Worker processes that judge answers.
 
-    workers: how many work at once; None for one a core. timeout: seconds an answer may take. memory: MiB a worker may
+    workers: how many work at once; None for one a core. timeout: seconds an answer may take; on a machine so busy that
+    it gets less than half of them, up to GRACE times as many. memory: MiB a worker may
     take above what its verifiers need when loaded. spare: processes for answers that take long, besides. backlog:
     answers in the pool at most; who brings more waits. modules: imported before the first answer comes.
 
@@ -221,12 +202,14 @@ class VerifierPool:
     def _until(self) -> float | None:
         """Seconds until somebody may have taken too long; None when nobody works."""
         now = time.monotonic()
-        limits = [
-            worker.started + (self.timeout if worker.parked or not self._pressing(worker) else self.timeout * PATIENCE)
-            for worker in self._staff.values()
-            if worker.tickets
-        ]
-        return max(0.0, min(limits) - now) + 0.001 if limits else None
+        patience = self.timeout * PATIENCE
+        limits = []
+        for worker in self._staff.values():
+            if worker.tickets:
+                looking = not worker.parked and (worker.noted is None or self._pressing(worker))
+                limit = worker.started + (patience if looking else self.timeout)
+                limits.append(limit if limit > now else now + patience)
+        return min(limits) - now + 0.001 if limits else None
 
     def _pressing(self, worker: Worker) -> bool:
         """Whether others wait for this worker's place and there is one to take instead."""
@@ -296,7 +279,7 @@ class VerifierPool:
         if not worker.tickets or ticket != worker.tickets[0]:
             return None  # a parked one went on with what has been given to others
         worker.tickets.popleft()
-        worker.started = time.monotonic()
+        worker.begin(time.monotonic())
         answer = self._out.pop(ticket)
         broke = score.cause == "memory"
         if broke and worker.done and not answer.alone:
@@ -328,19 +311,30 @@ class VerifierPool:
     def _watch(self, now: float) -> None:
         """Kill who is over time; park who takes long while others wait; keep the parked's memory in bounds."""
         for worker in list(self._staff.values()):
-            if not worker.tickets:
-                continue
             took = now - worker.started
-            if took >= self.timeout:
+            if not worker.tickets or took < self.timeout * PATIENCE:
+                continue
+            worked, doing = worker.effort()
+            if took >= self.timeout and (worker.parked or self._spent(took, worked, doing)):
                 answer = self._out.pop(worker.tickets.popleft())
                 self._settle(answer, invalid("time-out", f"no verdict within {self.timeout:g} s"))
                 self._dismiss(worker)
-            elif not worker.parked and took >= self.timeout * PATIENCE and self._pressing(worker):
+            elif not worker.parked and self._pressing(worker) and self._long(took, worked, doing):
                 while len(worker.tickets) > 1:
                     self._queue.appendleft(self._out.pop(worker.tickets.pop()))
                 worker.park()
                 self._counts["parked"] += 1
         self._shed()
+
+    def _spent(self, took: float, worked: float, doing: str) -> bool:
+        """Whether an answer has had its time: not if it would run, but others' work has kept it from the processor."""
+        return doing != "running" or worked >= self.timeout / 2 or took >= GRACE * self.timeout
+
+    def _long(self, took: float, worked: float, doing: str) -> bool:
+        """Whether an answer takes long by itself, not because the machine is busy."""
+        if doing == "waiting":
+            return took >= self.timeout * PATIENCE_FOR_PROCESSES
+        return doing == "asleep" or worked >= self.timeout * PATIENCE
 
     def _shed(self) -> None:
         """While the parked workers together hold over half of the machine's memory, end the largest of them."""

@@ -1,4 +1,4 @@
-"""What goes through the verifier pool: answers in batches, packed for the workers, and the gate they enter by."""
+"""What goes through the verifier pool: batches of answers, packed for the workers, the gate they enter by; its counts."""
 
 from __future__ import annotations
 
@@ -139,3 +139,28 @@ class Gate:
                     admitted.append(future)
         for future in admitted:
             future.set_result(None)
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """What a pool has done so far.
+
+    answers: judged, those without a verdict included. timeouts, memory, crashes: of them, how many ended so. hired:
+    worker processes started; the first ones and one for each replaced. parked: answers that were set aside as long.
+    seconds: wall clock during which there was work. workers, waiting: processes, and answers in the queue, now.
+    """
+
+    answers: int
+    timeouts: int
+    memory: int
+    crashes: int
+    hired: int
+    parked: int
+    seconds: float
+    workers: int
+    waiting: int
+
+    @property
+    def per_second(self) -> float:
+        """Answers judged in a second of work."""
+        return self.answers / self.seconds if self.seconds else 0.0

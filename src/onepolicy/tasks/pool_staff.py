@@ -11,12 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
-from typing import Any, final
+from typing import Any, Literal, final
 
 from onepolicy.errors import RewardError
 
@@ -113,8 +114,8 @@ class Worker:
     """One worker process.
 
     knows: verifiers it was taught. tickets: answers it was given and has not judged, in order. started: when it began
-    the first of them, as far as known. done: answers judged. parked: it has been at one answer for long, and another
-    works in its place.
+    the first of them, as far as known. noted: its processor time shortly after that, seconds; None before it was read.
+    done: answers judged. parked: it has been at one answer for long, and another works in its place.
     """
 
     pid: int
@@ -122,6 +123,7 @@ class Worker:
     knows: int
     tickets: deque[int] = field(default_factory=deque)
     started: float = 0.0
+    noted: float | None = None
     done: int = 0
     parked: bool = False
 
@@ -133,17 +135,38 @@ class Worker:
         Raises: OSError when it is dead.
         """
         self.tickets.extend(ticket for ticket, *_ in answers)
-        self.started = now
+        self.begin(now)
         for number in range(self.knows, max(number for _, number, _, _ in answers) + 1):
             self.connection.send(("learn", number, verifiers[number][0]))
             self.knows = number + 1
         self.connection.send(("judge", list(answers)))
 
+    def begin(self, now: float) -> None:
+        """Start the clock of its next answer."""
+        self.started, self.noted = now, None
+
     def park(self) -> None:
-        """Let it go on in the background: at the lowest priority."""
+        """Let it go on in the background, at a lower priority."""
         self.parked = True
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self.pid, 19)
+            os.setpriority(os.PRIO_PROCESS, self.pid, min(19, os.getpriority(os.PRIO_PROCESS, self.pid) + 10))
+
+    def effort(self) -> tuple[float, Literal["running", "asleep", "waiting"]]:
+        """(processor seconds on its answer since the first call, what it is at): running or ready to, asleep, or
+        waiting for a process that it has started. Where the system does not say, it runs all the time.
+        """
+        try:
+            with open(f"/proc/{self.pid}/stat") as file:
+                fields = file.read().rpartition(")")[2].split()
+            with open(f"/proc/{self.pid}/task/{self.pid}/children") as file:
+                children = file.read().split()
+        except (OSError, IndexError):
+            return time.monotonic() - self.started, "running"
+        seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        if self.noted is None:
+            self.noted = seconds
+        doing: Literal["running", "asleep", "waiting"] = "waiting" if children else "asleep"
+        return seconds - self.noted, "running" if fields[0] == "R" else doing
 
     def resident(self) -> int:
         """Its memory in bytes; 0 where the system does not say."""
