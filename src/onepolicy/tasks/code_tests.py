@@ -90,11 +90,16 @@ def _walk(body: Sequence[ast.stmt], setup: str, names: dict[str, Any], compare: 
             for value in constant(statement.iter, names):
                 names[statement.target.id] = value
                 found += _walk(statement.body, setup, names, compare)
+                _check_count(found)
         elif not (isinstance(statement, ast.Pass) or _does_nothing(statement) or _imports_math(statement)):
             raise DataError(f"{_shown(statement)} is no assert that can be split into a call and a literal.")
-        if len(found) > MAX_TESTS:
-            raise DataError(f"there are more than {MAX_TESTS} tests.")
+        _check_count(found)
     return found
+
+
+def _check_count(found: Sequence[CodeTest]) -> None:
+    if len(found) > MAX_TESTS:
+        raise DataError(f"there are more than {MAX_TESTS} tests.")
 
 
 def _split(test: ast.expr, setup: str, names: Mapping[str, Any], compare: Comparison) -> list[CodeTest]:

@@ -1,0 +1,115 @@
+"""One-line programs: the words mean what they say, the pure check agrees with the sandbox, other programs count too."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from onepolicy.errors import ConfigError, DataError
+from onepolicy.tasks import code_lines
+from onepolicy.tasks.base import TAGGED, load_task_set
+from onepolicy.tasks.code_lines import LEVELS, LineLevel, answer, demonstrate, evaluate, expression, load, prove
+from onepolicy.tasks.verdicts import verify_each
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "code", "result"),
+    [
+        ("larger plus 3", (2, 5), "max(x,y)+3", 8),
+        ("larger plus 1 times 3", (2, 5), "(max(x,y)+1)*3", 18),
+        ("gap modulo 4", (1, -6), "abs(x-y)%4", 3),
+        ("sum minus difference", (2, 5), "x+y-(x-y)", 10),
+        ("product times 2 modulo 7", (3, 4), "x*y*2%7", 3),
+        ("sum times product", (2, 3), "(x+y)*(x*y)", 30),
+    ],
+)
+def test_steps_apply_from_left_to_right_with_the_brackets_that_takes(words, given, code, result):
+    """By hand: (max(2, 5) + 1) * 3 = 18; |1 + 6| mod 4 = 3; 7 - (2 - 5) = 10."""
+    words = tuple(words.split())
+    assert expression(words, "x,y") == code
+    assert answer(words, "x,y", given) == result == evaluate(f"def f(x,y):return {code}", given)
+
+
+def test_lists():
+    assert answer(("range", "plus", "count"), "a", ([3, -2, 5],)) == 10
+    assert expression(("range", "times", "2"), "a") == "(max(a)-min(a))*2"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_python_agrees_with_every_answer(level):
+    """The programs here are made by this package, never by a model, so Python itself is a fair witness."""
+    for task in load("train", level=level, n=60, at_most=True):
+        scope = {}
+        exec(task.answer, scope)  # noqa: S102
+        for test in task.meta["tests"]:
+            assert scope["f"](*test.given.args) == test.expected
+        assert set(task.messages[-1].content + task.answer) <= set(code_lines.CHARACTERS)
+
+
+def test_the_pure_check_agrees_with_the_sandbox():
+    """On gold programs, and on wrong ones of the vocabulary."""
+    tasks = [task for level in (1, 4, 6) for task in load("train", level=level, n=8)]
+    texts = [demonstrate(task) for task in tasks]
+    texts += [TAGGED.write("", task.answer.replace("max", "min").replace("+", "-")) for task in tasks]
+    pairs = list(zip(tasks * 2, texts))
+    real = [score.parts["correct"] for score in verify_each(pairs)]
+    assert real == [prove(task, text).parts["correct"] for task, text in pairs]
+    assert sum(real[: len(tasks)]) == len(tasks)
+    assert 0 < sum(real[len(tasks) :]) < len(tasks)
+
+
+def test_any_program_that_computes_the_function_is_right():
+    task = next(task for task in load("train", level=2, n=500) if task.meta["words"][:3] == ("larger", "plus", "3"))
+    step, number = task.meta["words"][3:]
+    sign = {"plus": "+", "minus": "-", "times": "*"}[step]
+    other = f"def f(x,y):\n    if x < y: x = y\n    return (3 + x) {sign} {number}"
+    wrong = f"def f(x,y):return (max(x,y)+4){sign}{number}"
+    scores = verify_each([(task, TAGGED.write("", program)) for program in (task.answer, other, wrong)])
+    assert [score.parts["correct"] for score in scores] == [1.0, 1.0, 0.0]
+    assert [score.value for score in scores] == [1.1, 1.1, 0.1]
+
+
+def test_train_and_test_are_disjoint_and_every_seed_is_its_own():
+    train = {task.id for seed in range(2) for task in load("train", level=2, n=300, seed=seed)}
+    test = {task.id for task in load("test", level=2, n=100)}
+    assert not train & test
+    assert [t.id for t in load("test", n=50)] == [t.id for t in load("test", n=50)]
+    assert [t.id for t in load("train", n=50)] != [t.id for t in load("train", n=50, seed=1)]
+
+
+def test_demonstrations_and_a_prompt_in_words():
+    tasks = load_task_set("code", "train", level=[1, 2], n=40)
+    assert tasks.counts == {"asked": 40, "tasks": 40}
+    talk = tasks.demonstrations(3, 0)[0]
+    assert re.fullmatch(r"<think></think><answer>def f\(x,y\):return [^<]+</answer>", talk[-1].content)
+    asked = load("test", n=1, system="Answer.").tasks[0].messages
+    assert asked[0].content == "Answer."
+    assert asked[1].content.startswith("Write a Python function f(x,y) of two integers")
+    assert load("test", n=1).demonstrate is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        "x",
+        "def f(x,y):return __import__('os')",
+        "def f(x,y):return open(x)",
+        "import os",
+        "def f(x,y):\n  x=1\n  return x",
+    ],
+)
+def test_the_pure_check_runs_nothing(source):
+    with pytest.raises(DataError, match="no one-line program"):
+        evaluate(source, (1, 2))
+
+
+def test_settings_that_cannot_work_are_errors():
+    with pytest.raises(ConfigError, match="levels are 1 to 6"):
+        load(level=9)
+    with pytest.raises(ConfigError, match="arguments x,y or a"):
+        LineLevel(1, arguments="z")
+    with pytest.raises(ConfigError, match="gave only"):
+        load(level=1, n=10_000)
+    assert len(load(level=1, n=10_000, at_most=True)) < 162
