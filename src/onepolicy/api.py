@@ -65,7 +65,9 @@ def playable(report: Report) -> Report:
 
     config = header["config"]
     options = from_json(WorldOptions, config.get("world", {}))
-    return replace(report, policy=Player(report.policy, make(config["env"], 1, 0, replace(options, workers=0))))
+    return replace(
+        report, policy=Player(report.policy, make(config["env"], 1, 0, replace(options, workers=0)), options)
+    )
 
 
 def resume(run: str | Path, *, callbacks: Sequence[Callback] = ()) -> Report:
@@ -115,7 +117,8 @@ def evaluate(policy: Any, *, env: str = "", episodes: int = 100, seed: int = 0, 
         raise ConfigError(f'evaluate() of a controller got {odd}; give env="CartPole-v1", episodes and seed.')
     if isinstance(policy, Player) and env != policy.env_id:
         require_same_world(policy, make(env, 1, seed))
-    return evaluate_policy(policy, env=env, episodes=episodes, seed=seed)
+    world = policy.world if isinstance(policy, Player) and env == policy.env_id else None
+    return evaluate_policy(policy, env=env, episodes=episodes, seed=seed, world=world)
 
 
 def _dotted(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from onepolicy.envs.gym import GymEnv
 from onepolicy.envs.vector import Discrete, WorldOptions, make
 from onepolicy.envs.workers import WorkerEnv
 from onepolicy.errors import ConfigError, DataError
+from onepolicy.recipes import control
+from onepolicy.recipes.control_config import Config
 
 TWO = WorldOptions(workers=2)
 FIELDS = ("obs", "reward", "terminated", "truncated", "final_obs")
@@ -168,3 +170,15 @@ def test_workers_do_not_outlive_a_parent_that_was_killed():
     while any(map(alive, pids)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not any(map(alive, pids))
+
+
+@pytest.mark.slow
+def test_a_run_with_workers_is_the_run_without(tmp_path, monkeypatch):
+    """PPO on Hopper, two rollouts with updates and an evaluation: the lines of the log are the same to the byte."""
+    monkeypatch.setattr(control, "finish", lambda *_: "")
+    small = {"env": "Hopper-v5", "steps": 256, "num_envs": 4, "n_steps": 32, "batch_size": 64, "eval_episodes": 2}
+    for workers in (0, 2):
+        options = WorldOptions(workers=workers)
+        control.main(Config(**small, world=options, out=str(tmp_path / str(workers))))
+    alone, shared = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("0", "2"))
+    assert alone == shared

@@ -9,6 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+import onepolicy as op
 from onepolicy.envs.vector import WorldOptions
 from onepolicy.errors import ConfigError
 from onepolicy.evaluation.returns import play
@@ -85,6 +86,7 @@ def test_two_frames_tell_what_one_does_not(recipe, config, tmp_path, monkeypatch
     blind = recipe.main(replace(config, world=WorldOptions(), steps=1000, out=str(tmp_path / "blind")))
     assert blind.metrics["eval/return"] < BLIND + 0.5
     loaded = recipe.load(Run.open(tmp_path / "seeing")).policy
+    assert np.mean(op.evaluate(op.load(tmp_path / "seeing").policy, episodes=16).returns) > BEST - 0.3
     worlds = off_policy.make("Drift-v0", 8, 5, TWO)
     assert np.mean(play(worlds, loaded.greedy(), 16, 5).returns) > BEST - 0.3
     action, _ = loaded.act(worlds.obs)

@@ -48,7 +48,7 @@ def test_features_are_those_of_torchs_layers(layout):
     found = encoder(rows)
     assert found.shape == (2, 5, encoder.features)
     for learner in range(2):
-        torch.testing.assert_close(found[learner], by_hand(encoder, rows[learner], learner))
+        torch.testing.assert_close(found[learner], by_hand(encoder, rows[learner], learner), rtol=1e-4, atol=1e-4)
 
 
 def test_the_networks_have_the_sizes_of_their_papers():
@@ -78,7 +78,7 @@ def test_values_in_numpy_are_torchs_as_they_learn():
     view = q.numpy_view()
     with torch.no_grad():
         q.eyes.conv0_0.mul_(3.0)
-    assert np.array_equal(view(rows.numpy()), q(rows).detach().numpy())
+        assert np.array_equal(view(rows.numpy()), q(rows).numpy())
 
 
 def test_gradients_reach_every_weight():

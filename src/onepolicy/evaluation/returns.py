@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from onepolicy.envs.vector import Box, ControlEnv, make
+from onepolicy.envs.vector import Box, ControlEnv, WorldOptions, make
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.evaluation.stats import Interval, bootstrap_interval, iqm, mean
 from onepolicy.nn.policies import ControlPolicy, Greedy
@@ -76,16 +76,19 @@ def play(env: ControlEnv, act: Greedy, episodes: int, seed: int) -> Returns:
     )
 
 
-def evaluate_policy(policy: ControlPolicy, *, env: str, episodes: int = 100, seed: int = 0) -> Returns:
+def evaluate_policy(
+    policy: ControlPolicy, *, env: str, episodes: int = 100, seed: int = 0, world: WorldOptions | None = None
+) -> Returns:
     """The returns of a policy's best actions over whole episodes of new worlds.
 
     Raises: ConfigError for an unknown env, offering the nearest, or one that does not fit the policy's observations.
     """
-    worlds = make(env, max(1, min(episodes, MOST_WORLDS)), seed)
+    worlds = make(env, max(1, min(episodes, MOST_WORLDS)), seed, world)
     if worlds.obs_dim != policy.obs_dim:
         raise ConfigError(
             f"{env} observes {worlds.obs_dim} numbers, this policy takes {policy.obs_dim}. Evaluate it in the env it "
             "was trained in."
+    world: how they are played and seen, stacked frames say; Atari's games are whole and pay their true score.
         )
     return play(worlds, policy.greedy(), episodes, seed)
 
