@@ -99,8 +99,9 @@ def q_target(q_online: Tensor, q_target: Tensor, reward: Tensor, discount: Tenso
 class Learner:
     """Q of S learners, its target and its optimizer: what acts and what learns. A checkpoint part.
 
-    seeds: one a learner, of its first weights. layout: of rows of bytes, where worlds show images. The optimizer's
-    max_grad_norm is each learner's own. metrics: of the last update, [S] each.
+    seeds: one a learner, of its first weights. layout: of rows of bytes, where worlds show images. masked: worlds say
+    which actions are legal; the others are neither taken nor valued. The optimizer's max_grad_norm is each learner's
+    own. metrics: of the last update, [S] each.
     """
 
     def __init__(
@@ -112,9 +113,11 @@ class Learner:
         config: Config,
         optim: OptimConfig,
         layout: Layout | None = None,
+        *,
+        masked: bool = False,
     ) -> None:
         self.config, self.obs_dim = config, obs_dim
-        self.q = StackedQ(seeds, obs_dim, actions, hidden, dueling=config.dueling, layout=layout)
+        self.q = StackedQ(seeds, obs_dim, actions, hidden, dueling=config.dueling, layout=layout, masked=masked)
         self.target = target_of(self.q)
         self.optimizer = StackedOptimizer(self.q.parameters(), tuple(seeds), optim)
         self.view = self.q.numpy_view()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any, final
@@ -35,7 +36,7 @@ class Joint:
                 f"{env.env_id} has {len(self.sizes)} choices at once, {count:,} combinations; at most {MOST:,} can be "
                 "valued one by one. Use ppo, a2c, trpo or reinforce, which choose each on its own."
             )
-        self.env, self.env_id, self.num_envs = env, env.env_id, env.num_envs
+        self.env, self.env_id, self.num_envs, self.layout = env, env.env_id, env.num_envs, env.layout
         self.actions: ActionSpace = Discrete(count, masked=env.actions.masked)
         self.obs_dim = env.obs_dim - self._bits + self.actions.bits
 
@@ -68,9 +69,12 @@ class Joint:
         self.env.load_state_dict(state)
 
     def _seen(self, obs: Tensor) -> Tensor:
-        """Observations with the masks of combinations in place of those of choices."""
-        if not self._bits:
-            return obs
-        masks = obs[:, -self._bits :].split(self.sizes, dim=1)
-        joint = reduce(lambda left, right: (left.unsqueeze(2) * right.unsqueeze(1)).flatten(1), masks)
-        return torch.cat([obs[:, : -self._bits], joint], dim=1)
+        return joint_masks(obs, self.sizes) if self._bits else obs
+
+
+def joint_masks(obs: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Observations [..., D] with the masks of combinations in place of those of choices, their last sum(sizes)."""
+    bits = sum(sizes)
+    masks = obs[..., -bits:].split(tuple(sizes), dim=-1)
+    joint = reduce(lambda left, right: (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(-2), masks)
+    return torch.cat([obs[..., :-bits], joint], dim=-1)

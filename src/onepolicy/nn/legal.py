@@ -1,7 +1,7 @@
 """Masks of actions: the numbers behind the features of an observation, and logits without the illegal actions.
 
-An illegal action has the dtype's lowest finite number for a logit: probability exactly 0, no gradient, and no part in
-entropy, divergence or greatest value.
+An illegal action has LOWEST for a logit: probability exactly 0, no gradient, and no part in entropy, divergence or
+greatest value.
 Source: Huang and Ontanon 2022 (arXiv 2006.14171): the policy gradient stays a policy gradient.
 """
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onepolicy.core.distributions import masked_logits
+from onepolicy.core import distributions
 from onepolicy.nn.mlp import Array
 
-LOWEST = np.finfo(np.float32).min
+LOWEST = np.float32(distributions.LOWEST)
 
 
 def features(obs: Tensor, bits: int) -> Tensor:
@@ -34,8 +34,8 @@ def legal_of(obs: Tensor, bits: int) -> Tensor | None:
 
 
 def masked(logits: Tensor, obs: Tensor, bits: int) -> Tensor:
-    """The logits [..., bits] of actions that are legal by obs [..., D]; the lowest number elsewhere."""
-    return masked_logits(logits, obs[..., -bits:] > 0.5) if bits else logits
+    """The logits [..., bits] of actions that are legal by obs [..., D], and LOWEST elsewhere."""
+    return distributions.masked_logits(logits, obs[..., -bits:] > 0.5) if bits else logits
 
 
 def numpy_masked(logits: Array, obs: Array, bits: int) -> Array:

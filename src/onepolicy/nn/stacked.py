@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from onepolicy.batch import Layout
+from onepolicy.core.distributions import masked_logits
 from onepolicy.errors import ConfigError
 from onepolicy.nn.conv import StackedEncoder
+from onepolicy.nn.legal import features, legal_of
 from onepolicy.nn.mlp import Array
 from onepolicy.nn.stacked_layers import Activation, layers
 from onepolicy.run.seeding import derive_seed
@@ -109,7 +111,8 @@ class StackedQ(nn.Module):
 
     dueling: the last hidden layer is two, of hidden[-1] each; V(s) sees one, the advantages A(s, .) the other, and
     Q = V + A - mean_a A. Source: Wang et al. 2016, equation 9. layout: of rows of bytes, which go through convolutions
-    first; `hidden` are the layers after them.
+    first; `hidden` are the layers after them. masked: the last `actions` numbers of an observation say which are legal;
+    the Q of the others is LOWEST, and the mean is over the legal ones.
     """
 
     def __init__(
@@ -121,9 +124,11 @@ class StackedQ(nn.Module):
         *,
         dueling: bool = False,
         layout: Layout | None = None,
+        masked: bool = False,
     ) -> None:
         super().__init__()
-        self.dueling = dueling
+        self.dueling, self.bits = dueling, actions if masked else 0
+        obs_dim -= self.bits
         self.eyes: StackedEncoder | None = None
         if layout is not None:
             self.eyes = StackedEncoder(seeds, layout, name="eyes")
@@ -140,16 +145,20 @@ class StackedQ(nn.Module):
         self.advantage = Stacked(seeds, (hidden[-1], actions), name="advantage")
 
     def forward(self, obs: Tensor) -> Tensor:
-        x: Tensor = self.body(obs if self.eyes is None else self.eyes(obs))
-        if not self.dueling:
-            return x
-        left, right = torch.relu(x).chunk(2, dim=-1)
-        above: Tensor = self.advantage(right)
-        return cast(Tensor, self.value(left) + above - above.mean(dim=-1, keepdim=True))
+        seen, legal = features(obs, self.bits), legal_of(obs, self.bits)
+        q: Tensor = self.body(seen if self.eyes is None else self.eyes(seen))
+        if self.dueling:
+            left, right = torch.relu(q).chunk(2, dim=-1)
+            above: Tensor = self.advantage(right)
+            mean = above.mean(dim=-1, keepdim=True)
+            if legal is not None:
+                mean = (above * legal).sum(dim=-1, keepdim=True) / legal.sum(dim=-1, keepdim=True)
+            q = self.value(left) + above - mean
+        return q if legal is None else masked_logits(q, legal)
 
     def numpy_view(self) -> Callable[[Array], Array]:
-        """Q in numpy, [S, N, D] -> [S, N, A], of the networks as they learn; of images by torch."""
-        if self.eyes is not None:
+        """Q in numpy, [S, N, D] -> [S, N, A], of the networks as they learn; of images and with masks by torch."""
+        if self.eyes is not None or self.bits:
             return self._seen
         body = self.body.numpy_view()
         if not self.dueling:

@@ -155,8 +155,8 @@ def policy_of(config: Config, env: ControlEnv) -> Policy:
     """The actor and critic for a world's observations and actions."""
     actions, seed = env.actions, derive_seed(config.seed, "policy")
     chosen: dict[str, Any] = {"hidden": config.hidden, "recurrent": config.recurrent, "seed": seed}
-    if isinstance(actions, Discrete):
     chosen |= {"options": config.network, "layout": env.layout}
+    if isinstance(actions, Discrete):
         return CategoricalPolicy(env.obs_dim, actions.n, masked=actions.masked, **chosen)
     if isinstance(actions, MultiDiscrete):
         return MultiCategoricalPolicy(env.obs_dim, actions.sizes, masked=actions.masked, **chosen)

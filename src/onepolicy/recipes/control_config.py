@@ -125,14 +125,14 @@ class Config:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it counts steps. Set it to 0 for only at the end.")
         fraction("gamma", self.gamma)
         fraction("lam", self.lam)
-        if self.recurrent != "none" and self.algo == "trpo":
-            raise ConfigError(
-                f"recurrent is {self.recurrent!r} with trpo, whose curvature is that of plain layers. Use ppo."
-            )
         if self.network.activation != "tanh" and self.algo == "trpo":
             raise ConfigError(
                 f"network.activation is {self.network.activation!r} with trpo, whose curvature is that of tanh layers."
                 " Use ppo."
+            )
+        if self.recurrent != "none" and self.algo == "trpo":
+            raise ConfigError(
+                f"recurrent is {self.recurrent!r} with trpo, whose curvature is that of plain layers. Use ppo."
             )
         if self.algo == "reinforce" and self.schedule != "constant":
             raise ConfigError(
@@ -153,10 +153,6 @@ RECURRENT_PPO = Config(num_envs=8, n_steps=128, batch_size=256)
 """sb3-contrib's rollouts of 128 steps, of 8 worlds so that minibatches of whole sequences can be shuffled."""
 NORMALISED: dict[str, Any] = {"norm_obs": True, "norm_reward": True}
 """What the zoo's `normalize: true` is."""
-TRPO_MUJOCO = replace(
-    DEFAULTS["trpo"], num_envs=2, n_steps=1024, epochs=20, trpo=TrpoOptions(cg_steps=25), **NORMALISED
-)
-"""rl-baselines3-zoo's settings of TRPO for MuJoCo's worlds."""
 WIDE: dict[str, Any] = {
     "hidden": (256, 256), "log_std": -2.0, "network": NetworkOptions(activation="relu", orthogonal=False),
 }  # fmt: skip
@@ -177,6 +173,10 @@ ATARI = {
     ),
 }  # fmt: skip
 """The zoo's settings for every game of Atari's."""
+TRPO_MUJOCO = replace(
+    DEFAULTS["trpo"], num_envs=2, n_steps=1024, epochs=20, trpo=TrpoOptions(cg_steps=25), **NORMALISED
+)
+"""rl-baselines3-zoo's settings of TRPO for MuJoCo's worlds."""
 PRESETS: dict[str, Config] = {
     # rl-baselines3-zoo hyperparams/ppo.yml
     "ppo/CartPole-v1": replace(
@@ -248,12 +248,12 @@ PRESETS: dict[str, Config] = {
         entropy_coef=7.52585e-8, clip=0.3, epochs=5, lam=1.0, max_grad_norm=0.9, value_coef=2 * 0.950368,
         **NORMALISED,
     ),
+    # rl-baselines3-zoo's `atari` of ppo.yml and a2c.yml, with ALE's sticky actions; steps of four frames each
+    **{f"{algo}/ALE/{game}-v5": replace(ATARI[algo], env=f"ALE/{game}-v5") for game in GAMES for algo in ATARI},
     "ppo/Walker2d-v5": replace(
         DEFAULTS["ppo"], env="Walker2d-v5", batch_size=32, n_steps=512, lr=5.05041e-5, entropy_coef=0.000585045,
         clip=0.1, epochs=20, max_grad_norm=1.0, value_coef=2 * 0.871923, **NORMALISED,
     ),
-    # rl-baselines3-zoo's `atari` of ppo.yml and a2c.yml, with ALE's sticky actions; steps of four frames each
-    **{f"{algo}/ALE/{game}-v5": replace(ATARI[algo], env=f"ALE/{game}-v5") for game in GAMES for algo in ATARI},
     # rl-baselines3-zoo hyperparams/a2c.yml
     "a2c/CartPole-v1": replace(DEFAULTS["a2c"], steps=500_000),
     "a2c/LunarLander-v3": replace(
@@ -316,8 +316,8 @@ def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
         raise ConfigError(f"{algorithm!r} is not an algorithm for control. {nearest(algorithm, DEFAULTS)}")
     env = fields.get("env", DEFAULTS[algorithm].env)
     start = DEFAULTS[algorithm]
+    if env.startswith(PREFIX):
+        start = ATARI.get(algorithm, start)
     if algorithm == "ppo" and str(fields.get("recurrent", "none")) != "none":
         start = RECURRENT_PPO
     return PRESETS.get(f"{algorithm}/{env}", replace(start, env=env))
-    if env.startswith(PREFIX):
-        start = ATARI.get(algorithm, start)

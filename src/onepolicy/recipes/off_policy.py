@@ -6,8 +6,8 @@ has targets, losses and the loop, `learning.stacked` steps, `evaluation.returns`
 
 from __future__ import annotations
 
-from dataclasses import replace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,16 +15,19 @@ import torch
 
 from onepolicy.acting.explore import Explorer
 from onepolicy.acting.imagine import Imagination
+from onepolicy.acting.joint import JointPolicy
 from onepolicy.algos import dqn, mbpo, sac, td3
 from onepolicy.data.frames import FrameReplay
 from onepolicy.data.replay import Replay
+from onepolicy.envs.joint import Joint
 from onepolicy.envs.scaled import Scaled, bounds
-from onepolicy.envs.vector import Box, ControlEnv, Discrete, make
+from onepolicy.envs.vector import Box, ControlEnv, Discrete, MultiDiscrete, make
 from onepolicy.errors import ConfigError
 from onepolicy.evaluation.returns import MOST_WORLDS, play
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.world_model import WorldModel
 from onepolicy.nn.actors import ActorPolicy, SquashedPolicy
+from onepolicy.nn.discrete import SoftmaxPolicy
 from onepolicy.nn.greedy import GreedyPolicy
 from onepolicy.nn.policies import ControlPolicy
 from onepolicy.nn.stacked import alone
@@ -51,7 +54,7 @@ from onepolicy.types import Metrics
 
 __all__ = ["DEFAULTS", "PRESETS", "Config", "load", "main", "starting_point"]
 RECIPE = "off_policy"
-Learner = dqn.Learner | td3.Learner | sac.Learner
+Learner = dqn.Learner | td3.Learner | sac.Learner | sac.DiscreteLearner
 
 
 def seeds_of(config: Config) -> tuple[int, ...]:
@@ -61,8 +64,13 @@ def seeds_of(config: Config) -> tuple[int, ...]:
 
 def worlds_of(config: Config, seed: int) -> ControlEnv:
     """The worlds of one seed, as its learner acts in them: real-valued actions run from -1 to 1."""
-    env = make(config.env, config.num_envs, seed, config.world, training=True)
-    return env if config.algo == "dqn" else Scaled(env)
+    env = numbered(config, make(config.env, config.num_envs, seed, config.world, training=True))
+    return env if config.algo == "dqn" or (config.algo == "sac" and isinstance(env.actions, Discrete)) else Scaled(env)
+
+
+def numbered(config: Config, env: ControlEnv) -> ControlEnv:
+    """The world with several choices at once as one of their combinations, for who values each action."""
+    return Joint(env) if config.algo in ("dqn", "sac") and isinstance(env.actions, MultiDiscrete) else env
 
 
 def learner_of(config: Config, env: ControlEnv) -> Learner:
@@ -85,7 +93,14 @@ def learner_of(config: Config, env: ControlEnv) -> Learner:
             raise ConfigError(
                 f"dqn chooses among numbered actions; {config.env} takes real numbers. Use sac, td3 or ddpg."
             )
-        return dqn.Learner(seeds, env.obs_dim, actions.n, config.hidden, dqn_of(config), optim, env.layout)
+        masked = actions.masked
+        return dqn.Learner(
+            seeds, env.obs_dim, actions.n, config.hidden, dqn_of(config), optim, env.layout, masked=masked
+        )
+    if config.algo == "sac" and isinstance(actions, Discrete):
+        return sac.DiscreteLearner(
+            seeds, env.obs_dim, actions.n, config.hidden, sac_of(config), optim, masked=actions.masked
+        )
     dim = len(bounds(env)[0])
     if config.algo in ("sac", "mbpo"):
         return sac.Learner(seeds, env.obs_dim, dim, config.hidden, sac_of(config), optim)
@@ -123,7 +138,7 @@ def fit(learner: Learner, explorer: Explorer, config: Config, loop: Loop, furthe
         assert isinstance(learner, sac.Learner)
         after = loop.after_step
         mbpo.fit(learner, explorer=explorer, config=mbpo_of(config), steps=config.steps, after_step=after, **further)
-    elif isinstance(learner, sac.Learner):
+    elif isinstance(learner, sac.Learner | sac.DiscreteLearner):
         sac.fit(learner, explorer, sac_of(config), steps=config.steps, after_step=loop.after_step)
     else:
         td3.fit(learner, explorer, td3_of(config), steps=config.steps, after_step=loop.after_step)
@@ -162,9 +177,7 @@ def main(config: Config, resume: Path | None = None, callbacks: Sequence[Callbac
     def policies() -> list[ControlPolicy]:
         return [cast(ControlPolicy, policy_of(learner, k, exam_env)) for k in range(len(seeds))]
 
-    watch = Watch(
-        run, callbacks, policies, exam_env, stop_at_return=config.stop_at_return, video=config.video
-    )
+    watch = Watch(run, callbacks, policies, exam_env, stop_at_return=config.stop_at_return, video=config.video)
     further = imagining(config, envs[0])
     parts: dict[str, Any] = {"learner": learner, "explorer": explorer, **further}
     if isinstance(replay, FrameReplay):
@@ -198,10 +211,18 @@ def main(config: Config, resume: Path | None = None, callbacks: Sequence[Callbac
     return load(run, text)
 
 
-def policy_of(learner: Learner, k: int, env: ControlEnv) -> GreedyPolicy | ActorPolicy | SquashedPolicy:
+def policy_of(
+    learner: Learner, k: int, env: ControlEnv
+) -> GreedyPolicy | SoftmaxPolicy | JointPolicy | ActorPolicy | SquashedPolicy:
     """What the k-th seed has learnt, for a world's own actions."""
-    if isinstance(learner, dqn.Learner):
-        return GreedyPolicy(alone(learner.q, k), learner.obs_dim)
+    if isinstance(learner, dqn.Learner | sac.DiscreteLearner):
+        found = (
+            GreedyPolicy(alone(learner.q, k), learner.obs_dim)
+            if isinstance(learner, dqn.Learner)
+            else SoftmaxPolicy(alone(learner.actor, k), learner.obs_dim)
+        )
+        several = env.actions if isinstance(env.actions, MultiDiscrete) else None
+        return JointPolicy(found, several.sizes, masked=several.masked) if several else found
     if isinstance(learner, sac.Learner):
         return SquashedPolicy(alone(learner.actor, k), learner.obs_dim, *bounds(env))
     return ActorPolicy(alone(learner.actor, k), learner.obs_dim, *bounds(env))
@@ -228,7 +249,7 @@ def load(run: Run, text: str = "") -> Report:
     """
     config = from_json(Config, run.config)
     env = make(config.env, 1, 0, replace(config.world, workers=0))
-    learner = learner_of(config, env)
+    learner = learner_of(config, numbered(config, env))
     step = run.load(learner=learner)
     scores = last_of(run.directory, seeds_of(config), "eval/return")
     best = max(scores, key=lambda seed: scores[seed])

@@ -64,9 +64,17 @@ class SacOptions:
     temperature: float | None = None
     """What a nat of entropy is worth, in reward; None learns it."""
     target_entropy: float | None = None
-    """Entropy that a learnt temperature aims at, nats of actions from -1 to 1; None for -1 a number of an action."""
+    """Entropy that a learnt temperature aims at, nats, of actions from -1 to 1; None for -1 a number of an action."""
     hold: int = 1
     """Steps for which a world's noise is kept when it plays, so that exploration pushes one way for a while."""
+    entropy_share: float = 0.98
+    """Numbered actions: the entropy aimed at without target_entropy, as a share of that of drawing all legal alike."""
+    critics: Literal["min", "mean"] = "min"
+    """Numbered actions: which of the two critics counts, the lesser or their mean."""
+    q_clip: float | None = None
+    """Numbered actions: reward units the critics may move from their slow copies; None for no bound."""
+    entropy_penalty: float = 0.0
+    """Numbered actions: weight on half the squared change of entropy against the slow copy of the actor."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +252,10 @@ def sac_of(config: Config) -> sac.Config:
         temperature=config.sac.temperature,
         target_entropy=config.sac.target_entropy,
         hold=config.sac.hold,
+        entropy_share=config.sac.entropy_share,
+        critics=config.sac.critics,
+        q_clip=config.sac.q_clip,
+        entropy_penalty=config.sac.entropy_penalty,
     )
 
 
