@@ -52,6 +52,8 @@ def test_there_are_the_25_of_ifeval_and_more_than_20_of_our_own():
         (["no_comma"], [{}], "Unknown constraint 'no_comma'"),
         ([""], [{}], "Unknown constraint ''"),
         ([None], [{}], "Unknown constraint None"),
+        ([["punctuation:no_comma"]], [{}], "Unknown constraint"),
+        (["punctuation:no_comma"], [""], "must be an object"),
         (["punctuation:no_comma"] * 2, [{}, {}], "asked 2 times"),
         ([], [], "at least one"),
         (["punctuation:no_comma"], [], "1 constraints and 0 sets"),

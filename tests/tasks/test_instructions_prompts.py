@@ -76,6 +76,7 @@ def test_by_name_and_with_an_error_for_a_misspelt_option():
     tasks = load_task_set("instructions", "train", n=6, level=2)
     assert len(tasks) == 6
     pickle.loads(pickle.dumps(tasks.tasks))  # noqa: S301
+    assert [talk[-1].role for talk in tasks.demonstrations(6, seed=0)] == ["assistant"] * 6
     with pytest.raises(ConfigError, match="pool"):
         load_task_set("instructions", pol="own")
 
@@ -116,6 +117,27 @@ def test_the_authors_layout(tmp_path):
     assert second.verifier(second, "just three words").parts["instruction_strict"] == 0.5
     assert second.verifier(second, "now four words here").value == 1
     assert third.verifier(third, '"so"').parts["followed_strict"] == 2
+
+
+def test_the_papers_four_numbers(tmp_path):
+    """Four prompts with 1, 2, 2, 2 instructions: the reply `Well, a b` follows none of 1, 1 of 2 (under 90 words),
+    none of 2, none of 2 strictly; loosely nothing more, for it is one line. Two lines more and loose follows."""
+    tasks = ifeval.load(path=write(tmp_path / "ifeval.jsonl", ROWS))
+    same = ifeval.accuracies(task.verifier(task, "Well, a b") for task in tasks)
+    assert same == {
+        "prompt_strict": 0,
+        "instruction_strict": 1 / 7,
+        "prompt_loose": 0,
+        "instruction_loose": 1 / 7,
+    }
+    more = ifeval.accuracies(task.verifier(task, 'Well, so:\n"one two three four"') for task in tasks)
+    assert more == {
+        "prompt_strict": 1 / 4,
+        "instruction_strict": 2 / 7,
+        "prompt_loose": 3 / 4,
+        "instruction_loose": 6 / 7,
+    }
+    assert ifeval.accuracies([]) == {}
 
 
 def test_what_cannot_be_meant_stops_or_is_listed(tmp_path):

@@ -8,7 +8,7 @@ Source: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.run.seeding import derive_rng
@@ -17,7 +17,7 @@ from onepolicy.tasks.instructions import PLAIN, Bound, InstructionVerifier, Rewa
 from onepolicy.tasks.instructions_constraint import Errata, check_errata
 from onepolicy.tasks.instructions_prompts import compose
 from onepolicy.tasks.rows import Policy, Row, convert_rows, read_rows, text_field
-from onepolicy.types import Task
+from onepolicy.types import Score, Task
 
 HUB = "google/IFEval"
 """The hub's data set, used when no path is given; it has one split."""
@@ -89,6 +89,26 @@ def read_instructions(row: Row) -> tuple[Bound, ...]:
             f"instruction; they are {type(ids).__name__} and {type(arguments).__name__}."
         )
     return bind(ids, arguments, repeats=True)
+
+
+def accuracies(scores: Iterable[Score]) -> dict[str, float]:
+    """The paper's four numbers over a data set's scores: prompt and instruction level, strict and loose, in [0, 1].
+
+    Prompt level is the mean over prompts, instruction level that over all their instructions. A score that was not
+    judged is left out. {} where none is left.
+
+    >>> parts = {"prompt_strict": 1, "prompt_loose": 1, "followed_strict": 3, "followed_loose": 3, "constraints": 3}
+    >>> other = {"prompt_strict": 0, "prompt_loose": 0, "followed_strict": 0, "followed_loose": 0, "constraints": 1}
+    >>> accuracies([Score(1.0, parts), Score(0.0, other)])["instruction_strict"]
+    0.75
+    """
+    judged = [score.parts for score in scores if score.value is not None]
+    asked = sum(parts["constraints"] or 0 for parts in judged)
+    found: dict[str, float] = {}
+    for how in ("strict", "loose") if judged else ():
+        found[f"prompt_{how}"] = sum(parts[f"prompt_{how}"] or 0 for parts in judged) / len(judged)
+        found[f"instruction_{how}"] = sum(parts[f"followed_{how}"] or 0 for parts in judged) / asked
+    return found
 
 
 def _gold(verifier: InstructionVerifier, key: str) -> str:

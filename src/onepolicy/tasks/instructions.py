@@ -83,7 +83,7 @@ class Bound:
 
 def constraint(name: str) -> Constraint:
     """The constraint with an id. Raises: DataError for an unknown one, offering the nearest."""
-    if name not in CONSTRAINTS:
+    if not isinstance(name, str) or name not in CONSTRAINTS:
         raise DataError(f"Unknown constraint {name!r}. {nearest(str(name), CONSTRAINTS)}")
     return CONSTRAINTS[name]
 
@@ -114,7 +114,7 @@ def bind(
     name, times = Counter(map(str, ids)).most_common(1)[0]
     if times > 1 and not repeats:
         raise DataError(f"constraint {name!r} is asked {times} times; ask it once, or set repeats=True.")
-    return tuple(Bound(one, args or {}) for one, args in zip(ids, arguments, strict=True))
+    return tuple(Bound(one, {} if args is None else args) for one, args in zip(ids, arguments, strict=True))
 
 
 def conflicting(ids: Iterable[str]) -> list[tuple[str, str]]:

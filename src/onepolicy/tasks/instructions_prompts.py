@@ -71,7 +71,8 @@ def load(
     """n different prompts of a level, or of several levels in turn.
 
     pool: constraints drawn from: all, IFEval's 25, or our own. leave_out: ids never asked, to hold constraints out.
-    reward, errata: of the verifier; "corrected" by default, since a policy learns whatever is graded.
+    reward, errata: of the verifier; "corrected" by default, since a policy learns whatever is graded. Demonstrations
+    (train only) are the gold answers.
     system: a system message for every task. meta: `level`, `instruction_id_list`, `kwargs`.
     Raises: ConfigError for an unknown level, pool, id or errata, or more prompts asked than there are, unless at_most.
     """
@@ -93,7 +94,18 @@ def load(
             tasks.append(Task(f"instructions/{split}/{len(tasks)}", conversation(prompt, system), gold, verifier, meta))
     order = derive_rng(seed, "instructions", "order", split).permutation(len(tasks))
     counts = {"asked": n, "tasks": len(tasks), "constraints": len(ids)}
-    return TaskSet(f"instructions/{split}", tuple(tasks[i] for i in order), form=PLAIN, counts=counts)
+    return TaskSet(
+        f"instructions/{split}",
+        tuple(tasks[i] for i in order),
+        demonstrate=demonstrate if split == "train" else None,
+        form=PLAIN,
+        counts=counts,
+    )
+
+
+def demonstrate(task: Task) -> str:
+    """The gold answer: an example of following, not of writing well."""
+    return task.answer
 
 
 def allowed(pool: Pool, leave_out: Sequence[str] = ()) -> list[str]:
