@@ -144,7 +144,9 @@ def test_presets_are_the_zoo_s():
 
 @pytest.mark.parametrize("algo", ["ddpg", "td3"])
 def test_numbered_actions_are_refused(algo, tmp_path):
-    with pytest.raises(ConfigError, match=r"CartPole-v1 has numbered actions, 2 of them; this algorithm takes real numbers.*as dqn"):
+    with pytest.raises(
+        ConfigError, match=r"has numbered actions, 2 of them; this algorithm takes real numbers.*as dqn"
+    ):
         main(tiny(algo, tmp_path / "run", env="CartPole-v1"))
     assert not (tmp_path / "run").exists()
 

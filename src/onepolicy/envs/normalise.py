@@ -32,10 +32,12 @@ PRIOR = 1e-4
 class Moments:
     """Running mean and variance of rows of `dim` numbers, float64 [dim]; count: rows seen, and PRIOR.
 
+    plain: how many numbers at the end of a row are not counted among them and stay as they are, as masks of actions do.
     Source: Chan, Golub and LeVeque 1983, Algorithms for computing the sample variance, equation 1.5 for blocks.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, plain: int = 0) -> None:
+        self.plain = plain
         self.count, self.mean, self.var = PRIOR, np.zeros(dim), np.ones(dim)
         self._std = np.sqrt(self.var + EPS)
 
@@ -43,6 +45,7 @@ class Moments:
         """Adds rows [N, dim]; False, and none of them, where a number is not finite."""
         if not np.isfinite(rows).all():
             return False
+        rows = rows[:, : -self.plain] if self.plain else rows
         n = len(rows)
         mean = np.add.reduce(rows, axis=0, dtype=np.float64) / n
         spread = np.add.reduce(np.square(rows - mean), axis=0)
@@ -55,6 +58,9 @@ class Moments:
 
     def standardise(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """(rows - mean) / std, held within +-CLIP, [..., dim] float32."""
+        if self.plain:
+            held = _held((rows[..., : -self.plain] - self.mean) / self._std)
+            return np.concatenate([held, rows[..., -self.plain :]], axis=-1, dtype=np.float32)
         return _held((rows - self.mean) / self._std)
 
     def scale(self, numbers: NDArray[Any]) -> NDArray[np.float32]:
@@ -95,7 +101,7 @@ class Normalised:
             raise ConfigError(
                 f"norm_obs is on in {env.env_id}, which shows images; the network scales them. Turn norm_obs off."
             )
-        self.obs_moments = Moments(env.obs_dim) if obs else None
+        self.obs_moments = Moments(env.obs_dim - env.actions.bits, plain=env.actions.bits) if obs else None
         self.return_moments = Moments(1) if reward else None
         self._returns = np.zeros(env.num_envs)
         self._count(env.obs)

@@ -14,6 +14,7 @@ import torch
 from onepolicy.envs.vector import Box, ControlEnv, WorldOptions, make
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.evaluation.stats import Interval, bootstrap_interval, iqm, mean
+from onepolicy.nn.frozen import Remembering
 from onepolicy.nn.policies import ControlPolicy, Greedy
 from onepolicy.types import Metrics
 
@@ -58,6 +59,9 @@ def play(env: ControlEnv, act: Greedy, episodes: int, seed: int) -> Returns:
     obs = env.reset(seed).numpy()
     kind = np.float32 if isinstance(env.actions, Box) else np.int64
     left = env.num_envs
+    memory = act.memory if isinstance(act, Remembering) else None
+    if memory is not None:
+        memory.forget(np.ones(env.num_envs, dtype=bool))
     while left:
         step = env.step(torch.from_numpy(act(obs).astype(kind, copy=False)))
         obs = step.obs.numpy()
@@ -65,7 +69,10 @@ def play(env: ControlEnv, act: Greedy, episodes: int, seed: int) -> Returns:
         length += 1
         if not (np.isfinite(obs).all() and np.isfinite(total).all()):
             raise DataError(f"{env.env_id} gave a non-finite observation or reward in evaluation. Look for its cause.")
-        for world in (step.terminated | step.truncated).numpy().nonzero()[0]:
+        over = (step.terminated | step.truncated).numpy()
+        if memory is not None:
+            memory.forget(over)
+        for world in over.nonzero()[0]:
             if len(totals[world]) < quota:
                 totals[world].append(float(total[world]))
                 lengths[world].append(int(length[world]))
@@ -81,6 +88,7 @@ def evaluate_policy(
 ) -> Returns:
     """The returns of a policy's best actions over whole episodes of new worlds.
 
+    world: how they are played and seen, stacked frames say; Atari's games are whole and pay their true score.
     Raises: ConfigError for an unknown env, offering the nearest, or one that does not fit the policy's observations.
     """
     worlds = make(env, max(1, min(episodes, MOST_WORLDS)), seed, world)
@@ -88,7 +96,6 @@ def evaluate_policy(
         raise ConfigError(
             f"{env} observes {worlds.obs_dim} numbers, this policy takes {policy.obs_dim}. Evaluate it in the env it "
             "was trained in."
-    world: how they are played and seen, stacked frames say; Atari's games are whole and pay their true score.
         )
     return play(worlds, policy.greedy(), episodes, seed)
 
