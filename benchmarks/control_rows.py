@@ -3,7 +3,7 @@
 ROWS: (algorithm, world, environment steps, seeds). ZOO: rl-baselines3-zoo's hyperparameters of each row, as
 stable-baselines3 takes them; on our side the preset of the same name has them. Where the zoo explores with generalised
 state-dependent noise (`use_sde`) ours has Gaussian noise, held for 32 steps in SAC's MountainCarContinuous; our DQN is
-double; our MuJoCo PPO has tanh networks where the zoo has ReLU.
+double. All else is equal, activations and first weights of the MuJoCo rows included.
 """
 
 from __future__ import annotations

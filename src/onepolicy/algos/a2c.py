@@ -4,7 +4,7 @@
     J = E[ A_t log pi(a_t|s_t) ] - value_coef E[(V - R)^2 / 2] + entropy_coef E[H]
 
 Source: Mnih et al. 2016 (arXiv 1602.01783), algorithm S3, in the synchronous form of OpenAI Baselines; defaults of
-stable-baselines3, whose RMSprop (epsilon outside the root) the recipe uses.
+stable-baselines3, whose RMSprop (epsilon outside the root, or inside as TensorFlow's) the recipe uses.
 """
 
 from __future__ import annotations
