@@ -14,8 +14,8 @@ import pytest
 
 from onepolicy.errors import ConfigError
 from onepolicy.tasks.base import conversation
-from onepolicy.tasks.judge import Endpoint, EndpointJudge, in_threads
-from onepolicy.tasks.rubric import Criterion, JudgeError, Rubric, RubricVerifier
+from onepolicy.tasks.judge import Endpoint, EndpointJudge
+from onepolicy.tasks.rubric import Criterion, JudgeError, Rubric, RubricVerifier, in_threads
 from onepolicy.types import Task
 
 SECRET = "sk-do-not-tell"

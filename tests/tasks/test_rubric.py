@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onepolicy.errors import ConfigError
+from onepolicy.errors import ConfigError, DataError
 from onepolicy.tasks.base import conversation
 from onepolicy.tasks.rubric import (
     Criterion,
@@ -17,6 +17,7 @@ from onepolicy.tasks.rubric import (
     Rubric,
     RubricVerifier,
     as_function,
+    parse_rubric,
     prompt,
     read,
 )
@@ -227,3 +228,38 @@ def test_as_a_reward_function_in_trls_form():
 def test_what_makes_no_rubric(make, words):
     with pytest.raises(ConfigError, match=words):
         make()
+
+
+OWN = [
+    {"name": "right", "description": "4?", "high": 2, "weight": 3},
+    {"name": "rude", "description": "!", "high": 1, "weight": -1},
+]
+
+
+def test_each_prompt_can_have_a_rubric_of_its_own():
+    """right 2 of 2 at weight 3, rude 1 of 1 at weight -1: (6 - 1) / 6; the other prompt has one criterion."""
+    judge = lambda asked: json.dumps({"right": 2, "rude": 1} if "rude" in asked else {"kind": 1})  # noqa: E731
+    function = as_function(RubricVerifier(None, judge))
+    rubrics = [OWN, [{"name": "kind", "description": "?", "high": 4}], None]
+    assert function(["2+2?"] * 3, ["4"] * 3, rubric=rubrics) == [pytest.approx(5 / 6), 0.25, None]
+    own = RubricVerifier(None, judge)
+    score = own(Task("t", conversation("2+2?"), "4", own, {"rubric": [{"name": "x"}]}), "4")
+    assert (score.cause, "criterion 1" in score.error) == ("gold", True)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "expected a list"),
+        ([], "expected a list"),
+        (["x"], "criterion 1 is 'x'"),
+        ([{**OWN[0], "wieght": 1}], "Did you mean 'weight'"),
+        ([{**OWN[0], "high": "5"}], "are numbers"),
+        ([{**OWN[0], "high": -1}], "criterion 1: right's range"),
+        ([OWN[1]], "no criterion can add"),
+        ([OWN[0], OWN[0]], "each name once"),
+    ],
+)
+def test_rubrics_that_data_cannot_have(value, words):
+    with pytest.raises(DataError, match=words):
+        parse_rubric(value)

@@ -12,8 +12,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from http.client import HTTPException, HTTPMessage
@@ -26,8 +25,6 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Re
 from onepolicy.errors import ConfigError
 from onepolicy.run.files import replace_object
 from onepolicy.tasks.rubric import JudgeError
-from onepolicy.tasks.verdicts import Scorer, verdict
-from onepolicy.types import Score, Task
 
 MAX_REPLY = 1 << 20
 """Bytes of a response at most."""
@@ -205,18 +202,6 @@ class EndpointJudge:
         with self._lock:
             now = vars(self._usage)
             self._usage = replace(self._usage, **{name: now[name] + value for name, value in more.items()})  # type: ignore[arg-type]
-
-
-def in_threads(concurrency: int) -> Scorer:
-    """A scorer that judges `concurrency` completions at a time in threads, for verifiers that wait for a server."""
-    if concurrency < 1:
-        raise ConfigError(f"concurrency is {concurrency}; at least 1.")
-
-    def score(pairs: Sequence[tuple[Task, str]]) -> list[Score]:
-        with ThreadPoolExecutor(concurrency) as threads:
-            return list(threads.map(lambda pair: verdict(*pair), pairs))
-
-    return score
 
 
 @final

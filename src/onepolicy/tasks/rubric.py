@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from typing import Any
 
-from onepolicy.errors import ConfigError, OnePolicyError
+from onepolicy.errors import ConfigError, DataError, OnePolicyError, nearest
 from onepolicy.tasks.rewards import split_thinking
+from onepolicy.tasks.verdicts import Scorer, verdict
 from onepolicy.types import Message, Score, Task
 
 Judge = Callable[[str], str]
@@ -90,12 +92,13 @@ class Rubric:
 class RubricVerifier:
     """Asks a judge and reads its verdict; the Score's parts are each criterion's score as given, and `correct`.
 
+    rubric: of every task; None takes each task's own, `meta["rubric"]` (see `parse_rubric`).
     reference: show the judge the task's gold answer, where it has one. thinking: show what stands inside
     `<think>…</think>`. threshold: the value from which a reply counts as correct. tries: how often a judge whose reply
     cannot be read is asked again; the tries differ in a number, so that a cache keeps them apart.
     """
 
-    rubric: Rubric
+    rubric: Rubric | None
     judge: Judge
     reference: bool = True
     thinking: bool = False
@@ -110,16 +113,20 @@ class RubricVerifier:
         shown = text if self.thinking else split_thinking(text)[1]
         if len(shown) > MAX_MATERIAL:
             return Score(None, {}, f"judge: the reply has {len(shown):,} characters, over {MAX_MATERIAL:,}")
+        try:
+            rubric = self.rubric or parse_rubric(task.meta.get("rubric"))
+        except DataError as error:
+            return Score(None, {}, f"gold: {error}"[:500])
         fault = ""
         for number in range(self.tries):
-            asked = prompt(self.rubric, task.messages, shown, task.answer if self.reference else "", number)
+            asked = prompt(rubric, task.messages, shown, task.answer if self.reference else "", number)
             try:
                 reply = self.judge(asked)
             except JudgeError as error:
                 return Score(None, {}, f"judge: {error}"[:500])
-            scores = read(self.rubric, reply)
+            scores = read(rubric, reply)
             if not isinstance(scores, str):
-                value = self.rubric.value(scores)
+                value = rubric.value(scores)
                 return Score(value, {**scores, "correct": float(value >= self.threshold)})
             fault = scores
         return Score(None, {}, f"judge: {fault}"[:500])
@@ -181,15 +188,61 @@ def read(rubric: Rubric, reply: str) -> dict[str, float] | str:
     return {name: float(value) for name, value in found.items()}
 
 
-def as_function(verifier: RubricVerifier) -> Callable[..., list[float | None]]:
-    """The verifier as a reward function in TRL's form, the column `answer` its reference; None could not be judged."""
+def parse_rubric(value: Any) -> Rubric:
+    """A rubric from data: a list of objects with name, description and high, and low (0) and weight (1) if they differ.
+
+    Raises: DataError naming the criterion and what is wrong with it.
+    """
+    if not isinstance(value, list | tuple) or not value:
+        raise DataError(f"the rubric is {value!r:.40}; expected a list of criteria.")
+    known = [f.name for f in fields(Criterion)]
+    criteria = []
+    for place, one in enumerate(value, start=1):
+        if not isinstance(one, dict) or not {"name", "description", "high"} <= one.keys():
+            raise DataError(f"criterion {place} is {one!r:.60}; it needs name, description and high.")
+        if unknown := [name for name in one if name not in known]:
+            raise DataError(f"criterion {place} has a field {unknown[0]!r}. {nearest(str(unknown[0]), known)}")
+        if any(isinstance(one.get(n, 0.0), bool | str) or one.get(n, 0.0) is None for n in ("low", "high", "weight")):
+            raise DataError(f"criterion {place}: low, high and weight are numbers.")
+        try:
+            criteria.append(Criterion(**one))
+        except ConfigError as error:
+            raise DataError(f"criterion {place}: {error}") from error
+    try:
+        return Rubric(tuple(criteria))
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+
+
+def as_function(verifier: RubricVerifier, *, concurrency: int = 8) -> Callable[..., list[float | None]]:
+    """The verifier as a reward function in TRL's form; None could not be judged.
+
+    The column `answer` is the reference, `rubric` each prompt's own rubric. concurrency: completions judged at once.
+    """
+    scorer = in_threads(concurrency)
 
     def rubric_reward(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
         answers = columns.get("answer") or [""] * len(prompts)
-        tasks = [Task("", (Message("user", p),), a, verifier) for p, a in zip(prompts, answers, strict=True)]
-        return [verifier(task, text).value for task, text in zip(tasks, completions, strict=True)]
+        rubrics = columns.get("rubric") or [None] * len(prompts)
+        tasks = [
+            Task("", (Message("user", asked),), answer, verifier, {"rubric": rubric})
+            for asked, answer, rubric in zip(prompts, answers, rubrics, strict=True)
+        ]
+        return [score.value for score in scorer(list(zip(tasks, completions, strict=True)))]
 
     return rubric_reward
+
+
+def in_threads(concurrency: int) -> Scorer:
+    """A scorer that judges `concurrency` completions at a time in threads, for verifiers that wait for a server."""
+    if concurrency < 1:
+        raise ConfigError(f"concurrency is {concurrency}; at least 1.")
+
+    def score(pairs: Sequence[tuple[Task, str]]) -> list[Score]:
+        with ThreadPoolExecutor(concurrency) as threads:
+            return list(threads.map(lambda pair: verdict(*pair), pairs))
+
+    return score
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
