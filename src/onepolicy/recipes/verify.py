@@ -79,6 +79,13 @@ def mathematics(options: Mapping[str, str]) -> Judgement:
     return Judgement(verifier(task_of(verifier, gold), answer), lines)
 
 
+def programs(options: Mapping[str, str]) -> Judgement:
+    """`--answer TEXT --tests TESTS [--language L] [--function F] [--mode all|share]`."""
+    from onepolicy.recipes.verify_code import code
+
+    return code(options)
+
+
 def later(name: str) -> Kind:
     """A kind of verify_text.py, imported when it is asked for."""
 
@@ -100,6 +107,7 @@ KINDS: dict[str, Kind] = {
     "length": later("length"),
     "repetition": later("repetition"),
     "overlap": later("overlap"),
+    "code": programs,
 }
 """Kinds of verifiers by name; a line each."""
 
