@@ -148,7 +148,8 @@ def markdown(
     lines = [f"# Evaluation of {model}", "", "Shares with 95 % intervals over problems.", ""]
     lines += _table(rows)
     lines += ["", "![figure](report.png)", "", "## How it was measured", ""]
-    lines += [f"- {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
+    lines += [f"- {name}: {json.dumps(value)}" for name, value in settings.items() if name != "tasks"]
+    lines += [f"- {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings["tasks"].items()]
     if pairs:
         lines += ["", "## Comparison", "", *(f"- {line}" for line in comparison_text(pairs, other).splitlines())]
     for result in results:
@@ -186,7 +187,6 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
 def _panel(axis: Axes, result: Result) -> None:
     axis.set_title(f"{result.name}, {result.problems} problems", fontsize=10)
-    axis.set_ylim(0, 1)
     axis.grid(alpha=0.3)
     report = result.report
     if report is None or report.average is None:
@@ -194,18 +194,25 @@ def _panel(axis: Axes, result: Result) -> None:
         for place, interval in enumerate(bars.values()):
             _point(axis, place, interval)
         axis.set_xticks(range(len(bars)), list(bars))
-        return
-    for color, (name, found) in enumerate(
-        (("pass", report.passed), ("maj", report.majority), ("pass^", report.always))
-    ):
+    else:
+        _curves(axis, report)
+    axis.set_ylim(0, min(1.0, max(0.05, axis.get_ylim()[1])))
+
+
+def _curves(axis: Axes, report: AccuracyReport) -> None:
+    """pass@j, maj@j and pass^j against j on a scale of powers of two."""
+    named = (("pass@j", report.passed), ("maj@j", report.majority), ("pass^j", report.always))
+    for color, (name, found) in enumerate(named):
         j = list(found)
-        axis.plot(j, [v.value for v in found.values()], marker="o", ms=3, color=f"C{color}", label=f"{name}@j")
+        axis.plot(j, [v.value for v in found.values()], marker="o", ms=3, color=f"C{color}", label=name)
         low, high = [v.low for v in found.values()], [v.high for v in found.values()]
         axis.fill_between(j, low, high, color=f"C{color}", alpha=0.15)
     axis.axhline(report.greedy.value, color="k", lw=1, ls="--", label="greedy")
     axis.set_xscale("log", base=2)
+    axis.set_xticks(list(report.passed), [str(j) for j in report.passed])
+    axis.minorticks_off()
     axis.set_xlabel("samples j", fontsize=9)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left")
 
 
 def _point(axis: Axes, place: int, interval: Interval) -> None:
