@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from onepolicy.api import evaluate, load, resume, train
     from onepolicy.core.conventions import convention
     from onepolicy.errors import OnePolicyError
+    from onepolicy.recipes.callbacks import Event
     from onepolicy.run.report import Report
     from onepolicy.tasks.base import load_task_set
     from onepolicy.types import Completion, Episode, Message, Sampling, Score, Task
@@ -24,6 +25,7 @@ _HOMES = {
     "load": "onepolicy.api",
     "resume": "onepolicy.api",
     "convention": "onepolicy.core.conventions",
+    "Event": "onepolicy.recipes.callbacks",
     "OnePolicyError": "onepolicy.errors",
     "Report": "onepolicy.run.report",
     "load_task_set": "onepolicy.tasks.base",
@@ -38,6 +40,7 @@ _HOMES = {
 __all__ = [
     "Completion",
     "Episode",
+    "Event",
     "Message",
     "OnePolicyError",
     "Report",
