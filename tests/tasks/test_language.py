@@ -36,6 +36,13 @@ def test_a_sentence_is_in_its_own_language_and_in_no_other(code):
     assert [one for one in others if is_in(text, one)] == []
 
 
+@pytest.mark.parametrize("code", ["en", "de", "fr", "es", "it", "pl", "ru", "bg", "uk", "fi", "pt", "sw"])
+def test_capitals_do_not_change_the_language(code):
+    text = "Note 3.\n" + LANGUAGE_SAMPLES[code].upper() * 2
+    assert detect(text) == code
+    assert consistency(LANGUAGE_SAMPLES[code].upper(), code).share == 1
+
+
 def test_every_language_has_a_script_of_the_table():
     """A language's own script is one that `script_of` can answer; English shares Latin, Greek shares nothing."""
     import unicodedata

@@ -92,7 +92,12 @@ def _identifier() -> Any:
 
 @lru_cache(maxsize=4096)
 def likelihoods(text: str, languages: tuple[str, ...]) -> dict[str, float]:
-    """Log-likelihood of each of some languages up to a constant, nats, for a text of their script (py3langid)."""
+    """Log-likelihood of each of some languages up to a constant, nats, for a text of their script (py3langid).
+
+    A text mostly in capitals is read in small letters, which is what the model knows.
+    """
+    if 2 * sum(map(str.isupper, text)) > sum(map(str.isalpha, text)):
+        text = text.lower()
     return {code: score for code, score in _identifier().rank(text) if code in languages}
 
 
