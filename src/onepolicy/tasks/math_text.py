@@ -182,7 +182,9 @@ _ANCHOR = re.compile(r"(?i:\banswer\b(?:[^.\n$\\]{0,60}?\bis\b|\s*:)\s*:?\**)\s*
 _PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
 _JOINED = re.compile(r"\s*(?:,|,?\s*and|,?\s*or)\s*")
 _TAIL = re.compile(r"(?:(?<!\d)\.|\.(?!\d)|<\||\n).*$", re.DOTALL)
-_LAST_NUMBER = re.compile(r"(?<![A-Za-z\d.])-?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:/\d+)?\s?%?")
+_LAST_NUMBER = re.compile(
+    r"(?<![A-Za-z\d.])-?\$?(?:\d{1,3}(?:,\d{3})+|\d+,\d{1,2}(?![\d,])|\d+)?(?:\.\d+|(?<=\d))(?:/\d+)?\s?%?"
+)
 
 
 def final_answer(text: str) -> str | None:
