@@ -25,11 +25,18 @@ NAMES = [
     "deepseek-r1",
     "dapo",
     "dr-grpo",
+    "grpo",
+    "gspo",
+    "cispo",
+    "rloo",
+    "reinforce++",
+    "reinforce++-baseline",
+    "reinforce",
 ]
 DOCS = Path(__file__).parents[2] / "docs" / "conventions.md"
 
 
-def test_all_ten_are_there_under_their_names():
+def test_all_are_there_under_their_names():
     assert sorted(CONVENTIONS) == sorted(NAMES)
     assert all(CONVENTIONS[name].name == name for name in NAMES)
 
@@ -48,7 +55,7 @@ def test_each_runs_from_scores_to_a_loss(name):
     each = convention(name)
     score = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     advantage = group_advantage(score, each.center, each.scale, each.eps).reshape(-1, 1)
-    if each.credit == "gae":
+    if each.credit == "gae" or each.center == "none":  # a critic, a moving mean or whitening takes the middle away
         advantage = advantage - 0.5
     logp = torch.full((4, 1), -1.0, requires_grad=True)
     fixed = logp.detach()
@@ -72,7 +79,12 @@ def test_each_runs_from_scores_to_a_loss(name):
 
 def test_losses_by_the_table():
     """The clip ranges, dual clip, KL and critic of the published table, read back from the losses."""
-    bounds = {name: policy_loss_of(convention(name)).surrogate.keywords for name in NAMES}
+    bound = {name: policy_loss_of(convention(name)).surrogate for name in NAMES}
+    bounds = {name: each.keywords for name, each in bound.items() if each is not policy.reinforce}
+    assert set(NAMES) - set(bounds) == {"rloo", "reinforce"}
+    assert bounds["gspo"] == {"low": 3e-4, "high": 4e-4}
+    assert policy_loss_of(convention("gspo")).level == "sequence"
+    assert bound["cispo"].func is policy.cispo
     assert bounds["trl"] == {"low": 0.2, "high": 0.2}
     assert bounds["verl"] == {"low": 0.2, "high": 0.2, "c": 3.0}
     assert bounds["open-instruct"] == {"low": 0.2, "high": 0.272}
@@ -86,10 +98,12 @@ def test_losses_by_the_table():
         "nemo": 0.01,
         "prime-rl": 2e-3,
         "deepseek-r1": 0.001,
+        "grpo": 0.04,
+        "reinforce++-baseline": 0.01,
     }
     assert policy_loss_of(convention("nemo")).kl is kl.k3
     in_reward = {each.name: each.kl_coef for each in CONVENTIONS.values() if each.kl_place == "reward"}
-    assert in_reward == {"openrlhf": 0.01, "instructgpt": 0.02}
+    assert in_reward == {"openrlhf": 0.01, "instructgpt": 0.02, "rloo": 0.05, "reinforce++": 0.01}
     critics = {name: policy_loss_of(convention(name)).value_clip for name in NAMES}
     assert {name: clip for name, clip in critics.items() if clip} == {"instructgpt": 0.2}
 

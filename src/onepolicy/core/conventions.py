@@ -9,58 +9,16 @@ convention does beyond the choices (clamps, corrections, mixes) is in `notes` an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
-from typing import Literal
 
 from torch import Tensor
 
 from onepolicy.core import kl, policy
-from onepolicy.core.advantages import Center, Scale
-from onepolicy.core.policy import Level, PolicyLoss
-from onepolicy.core.reduce import Reduction
+from onepolicy.core.choices import Convention as Convention
+from onepolicy.core.methods import METHODS
+from onepolicy.core.policy import PolicyLoss
 from onepolicy.errors import ConfigError, nearest
-
-
-@dataclass(frozen=True)
-class Convention:
-    """The choices of one library or paper.
-
-    credit: where the advantage comes from, the prompt's group or GAE over time with a critic. center, scale, eps: of
-    group_advantage. level, surrogate, low, high, dual_clip: of the ratio and its clipping, as distances from 1 (dppo:
-    of the probability); dual_clip is dual_clipped's c. reduction: of loss_weights. kl_estimator, kl_place, kl_coef,
-    kl_target: the penalty, where it is subtracted, its coefficient as shipped (0 = off) and from whom it is measured.
-    value_coef, value_clip: of the critic's loss. mismatch: correction of the gap between sampler and trainer.
-    temperature: of sampling in training. source: where it was read. unsure: fields not found there. notes: the rest.
-    """
-
-    name: str
-    source: str
-    center: Center
-    scale: Scale
-    eps: float
-    reduction: Reduction
-    credit: Literal["group", "gae"] = "group"
-    level: Level = "token"
-    surrogate: Literal["clipped", "dual_clipped", "dppo"] = "clipped"
-    low: float = 0.2
-    high: float = 0.2
-    dual_clip: float | None = None
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    kl_place: Literal["loss", "reward", "none"] = "none"
-    kl_coef: float = 0.0
-    kl_target: Literal["reference", "behaviour"] = "reference"
-    value_coef: float = 0.0
-    value_clip: float | None = None
-    mismatch: str = "none"
-    temperature: float = 1.0
-    unsure: tuple[str, ...] = ()
-    notes: str = ""
-
-    def __post_init__(self) -> None:
-        if (self.dual_clip is not None) != (self.surrogate == "dual_clipped"):
-            raise ConfigError(f"dual_clip is {self.dual_clip} with surrogate {self.surrogate!r}; they go together.")
-
 
 _ALL = (
     Convention(
@@ -199,8 +157,12 @@ _ALL = (
     ),
 )
 
-CONVENTIONS: dict[str, Convention] = {each.name: each for each in _ALL}
+CONVENTIONS: dict[str, Convention] = {each.name: each for each in (*_ALL, *METHODS)}
 """Every convention by name."""
+
+
+ESTIMATORS: dict[str, kl.KlEstimator] = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
+"""The KL's estimators by name."""
 
 
 def convention(name: str) -> Convention:
@@ -225,15 +187,16 @@ def policy_loss_of(choices: Convention) -> PolicyLoss:
         "clipped": policy.clipped,
         "dual_clipped": policy.dual_clipped,
         "dppo": policy.dppo,
+        "cispo": policy.cispo,
     }
-    estimators = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
+    bound = partial(surrogates[choices.surrogate], **bounds) if choices.surrogate != "reinforce" else policy.reinforce
     return PolicyLoss(
-        surrogate=partial(surrogates[choices.surrogate], **bounds),
+        surrogate=bound,
         level=choices.level,
         value_coef=choices.value_coef,
         value_clip=choices.value_clip if choices.value_coef else None,
         kl_coef=choices.kl_coef if choices.kl_place == "loss" else 0.0,
-        kl=estimators[choices.kl_estimator],
+        kl=ESTIMATORS[choices.kl_estimator],
     )
 
 
@@ -261,7 +224,7 @@ def table() -> str:
     """All conventions as a Markdown table, one row each; `?` as in `difference`."""
     head = ("convention", "advantage", "ratio and surrogate", "reduction", "KL", "critic", "mismatch", "T")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for each in _ALL:
+    for each in CONVENTIONS.values():
         lines.append("| " + " | ".join((each.name, *_summary(each))) + " |")
     return "\n".join(lines)
 
@@ -280,13 +243,16 @@ def _summary(each: Convention) -> tuple[str, ...]:
     """The cells of a convention's row in `table`, its name left out."""
     show = {name: _shown(each, name) for name in CHOICES}
     group = f"{show['center']} / {show['scale']}" + (f" + {show['eps']}" if each.scale != "none" else "")
-    bounds = f"{show['low']}, {show['high']}" + (f", c {show['dual_clip']}" if each.dual_clip else "")
+    group = group if each.baseline == "group" else "score - moving mean"
+    group += ", whitened" if each.whiten else ""
+    bounds = f" {show['low']}, {show['high']}" + (f", c {show['dual_clip']}" if each.dual_clip else "")
+    bounds = "" if each.surrogate == "reinforce" else bounds
     target = "" if each.kl_target == "reference" else f" to {each.kl_target}"
     penalty = f"{show['kl_coef']} {show['kl_estimator']} in the {each.kl_place}{target}"
     critic = f"{show['value_coef']}, clip {show['value_clip']}" if each.value_coef else "none"
     return (
         group if each.credit == "group" else "GAE",
-        f"{show['level']}, {show['surrogate']} {bounds}",
+        f"{show['level']}, {show['surrogate']}{bounds}",
         show["reduction"],
         "off" if each.kl_place == "none" else penalty,
         critic,

@@ -18,13 +18,14 @@ from torch import Tensor
 from onepolicy.acting.episodes import Actor, invalid_causes, rollout_metrics
 from onepolicy.algos import grpo
 from onepolicy.batch import PolicyBatch
-from onepolicy.core.conventions import CONVENTIONS, convention, policy_loss_of
+from onepolicy.core.conventions import CONVENTIONS, ESTIMATORS, convention, policy_loss_of
 from onepolicy.data.prompts import PromptStream
 from onepolicy.errors import ConfigError
-from onepolicy.learning.learner import PolicyLearner, evaluate_in_parts
+from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.weights import publish
 from onepolicy.recipes import sft as sft_recipe
+from onepolicy.recipes.anchor import Reference, proximal_of
 from onepolicy.recipes.language import Language, characters_of, load_language, open_language
 from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
@@ -102,11 +103,12 @@ class Config:
 def kl_coef_of(config: Config, place: str) -> float:
     """The coefficient of the KL where the configuration puts it, "loss" or "reward"; 0 at the other place.
 
-    A coefficient given to a convention without a KL goes into the loss.
+    A coefficient given to a convention without a KL goes into the loss, unless its place is given.
     """
-    chosen = convention(config.convention)
-    coef = chosen.kl_coef if config.update.kl_coef is None else config.update.kl_coef
-    return coef if place == ("reward" if chosen.kl_place == "reward" else "loss") else 0.0
+    chosen, update = convention(config.convention), config.update
+    coef = chosen.kl_coef if update.kl_coef is None else update.kl_coef
+    own = "reward" if chosen.kl_place == "reward" else "loss"
+    return coef if place == (update.kl_place or own) else 0.0
 
 
 def credit_of(config: Config) -> grpo.Credit:
@@ -114,7 +116,7 @@ def credit_of(config: Config) -> grpo.Credit:
 
     Raises: ConfigError for a convention whose advantage comes from a critic.
     """
-    chosen = convention(config.convention)
+    chosen, update = convention(config.convention), config.update
     if chosen.credit != "group":
         raise ConfigError(
             f"convention {chosen.name!r} takes its advantage from a critic, which GRPO has not. Use one with groups: "
@@ -125,10 +127,20 @@ def credit_of(config: Config) -> grpo.Credit:
         center=chosen.center,
         scale=chosen.scale,
         eps=chosen.eps,
-        zero_variance=config.update.zero_variance,
-        truncated=config.update.truncated,
+        zero_variance=update.zero_variance,
+        truncated=update.truncated,
         kl_coef=kl_coef_of(config, "reward"),
+        kl=ESTIMATORS[update.kl or chosen.kl_estimator],
+        whiten=chosen.whiten,
+        resample=update.resample,
+        overlong=(config.max_tokens, update.overlong_cache) if update.overlong_cache else None,
     )
+
+
+def baseline_of(config: Config) -> grpo.MovingBaseline | None:
+    """The moving mean that the convention subtracts, None for the others."""
+    moving = convention(config.convention).baseline == "moving"
+    return grpo.MovingBaseline(config.update.baseline_decay) if moving else None
 
 
 def optim_of(config: Config) -> OptimConfig:
@@ -150,7 +162,11 @@ def make_learner(config: Config, policy: Any, dump_dir: Path) -> PolicyLearner:
     chosen = convention(config.convention)
     return PolicyLearner(
         policy,
-        replace(policy_loss_of(chosen), kl_coef=kl_coef_of(config, "loss")),
+        replace(
+            policy_loss_of(chosen),
+            kl_coef=kl_coef_of(config, "loss"),
+            kl=ESTIMATORS[config.update.kl or chosen.kl_estimator],
+        ),
         optim=optim_of(config),
         reduction=chosen.reduction,
         length=config.max_tokens if chosen.reduction == "fixed_length" else None,
@@ -235,9 +251,14 @@ def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_
     learner = make_learner(config, language.policy, run.directory / "bad")
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
     prompts = PromptStream(train.tasks, batch_size=config.prompts, seed=config.seed)
-    reference = reference_of(config, language, learner)
+    reference = reference_of(config, language)
+    baseline = baseline_of(config)
     exam = Exam(run, held_out, language, generator, config.max_tokens, config.seed, config.exam.k, judge.verify)
     parts = {**language.parts(), "learner": learner, "prompts": prompts}
+    if reference is not None and reference.every:
+        parts["reference"] = reference
+    if baseline is not None:
+        parts["baseline"] = baseline
     start = run.resume(**parts)
     generator.load(language.state(), start)
     if start == 0:
@@ -267,7 +288,15 @@ def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_
             learner,
             prompts,
             act=make_act(run, actor, config.group_size),
-            reference=reference,
+            reference=anchored(config, reference),
+            renew=reference.renew if reference is not None else None,
+            baseline=baseline,
+            proximal=proximal_of(
+                language.policy,
+                correction=config.update.correction,
+                cap=config.update.correction_cap,
+                budget=config.machine.micro_tokens,
+            ),
             publish=lambda version: publish(language.state(), generator, version),
             credit=credit_of(config),
             epochs=config.update.epochs,
@@ -282,18 +311,24 @@ def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_
     return exam.report(config.steps)
 
 
-def reference_of(config: Config, language: Language, learner: PolicyLearner) -> Callable[[PolicyBatch], Tensor] | None:
-    """Log-probabilities of the policy that the KL is measured from; None when there is no KL.
+def reference_of(config: Config, language: Language) -> Reference | None:
+    """The policy that the KL is measured from, the one `language` holds now, before a checkpoint is loaded.
 
-    That is the policy `language` holds now, before a checkpoint is loaded: the one training began with. Or, where the
-    convention says so, the sampler's own.
+    None when there is no KL, or where the convention measures it from the sampler.
     """
     if not kl_coef_of(config, "loss") and not kl_coef_of(config, "reward"):
         return None
     if convention(config.convention).kl_target == "behaviour":
-        return lambda batch: batch.logp_behaviour
-    frozen = language.frozen_policy()
-    return lambda batch: evaluate_in_parts(frozen, batch, learner.micro_tokens).logp
+        return None
+    return Reference(language, every=config.update.reference_every, budget=config.machine.micro_tokens)
+
+
+def anchored(config: Config, reference: Reference | None) -> Callable[[PolicyBatch], Tensor] | None:
+    """The function that gives the KL's log-probabilities; None when there is no KL."""
+    if reference is not None:
+        return reference.logp
+    wanted = kl_coef_of(config, "loss") or kl_coef_of(config, "reward")
+    return (lambda batch: batch.logp_behaviour) if wanted else None
 
 
 def make_act(run: Run, actor: Actor, group_size: int) -> Callable[[Sequence[Task], int], tuple[list[Episode], Metrics]]:

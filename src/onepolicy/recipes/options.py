@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from onepolicy.core.importance import Correction
 from onepolicy.errors import ConfigError
 from onepolicy.recipes.loop import require_count, require_positive
 
@@ -133,13 +134,32 @@ class Update:
     """Global bound on the gradient's 2-norm, 0 for none."""
     kl_coef: float | None = None
     """Coefficient of the KL to the starting policy; None for the convention's."""
+    kl: Literal["", "k1", "k2", "k3"] = ""
+    """Its estimator; empty for the convention's."""
+    kl_place: Literal["", "loss", "reward"] = ""
+    """Where it is subtracted; empty for the convention's, in the loss where that has none."""
+    reference_every: int = 0
+    """Rollouts after which the reference becomes the policy as it is then; 0 never (DeepSeek-R1: 400)."""
     zero_variance: Literal["keep", "drop"] = "keep"
     """Groups whose scores are all equal: kept in the mean, or left out of the step."""
+    resample: int = 1
+    """With zero_variance drop, rollouts drawn at most until enough groups have variance (DAPO's dynamic sampling)."""
+    overlong_cache: int = 0
+    """Tokens before max_tokens over which the score falls by 1 (DAPO's soft punishment); 0 for none."""
+    baseline_decay: float = 0.9
+    """Of the moving mean that the convention reinforce subtracts."""
+    correction: Correction = "none"
+    """Importance weights where sampler and trainer differ: token or sequence, truncated at correction_cap or masked."""
+    correction_cap: float = 2.0
+    """Bound on those weights, and 1 / it below for masked ones."""
     truncated: Literal["keep", "mask"] = "keep"
     """Cut-off completions: trained on, or taken out of the loss."""
 
     def __post_init__(self) -> None:
         require_positive(self, "epochs", "minibatches")
-        require_count(self, "warmup_steps")
+        require_count(self, "warmup_steps", "reference_every", "overlong_cache")
+        require_positive(self, "resample")
+        if not self.correction_cap >= 1.0:
+            raise ConfigError(f"correction_cap is {self.correction_cap}; a weight of 1 must pass. Set it >= 1.")
         if self.max_grad_norm < 0 or (self.kl_coef is not None and self.kl_coef < 0):
             raise ConfigError(f"{self}: max_grad_norm and kl_coef are at least 0; 0 switches them off.")
