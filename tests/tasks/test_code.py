@@ -159,6 +159,26 @@ def test_many_at_once_are_scored_in_order_and_each_program_is_run_once(monkeypat
     assert default_sandbox().runs - before == 7
 
 
+def test_a_step_whose_completions_attack_completes_and_the_honest_lose_nothing():
+    """S6: a flood, a fork bomb and kill -1 in one batch with honest programs."""
+    code.forget()
+    one = task()
+    attacks = [
+        "import os\ndef f(x):\n    while True: os.write(1, b'x' * 65536)",
+        "import os\ndef f(x):\n    while True:\n        try: os.fork()\n        except OSError: pass",
+        "import os\ndef f(x): os.kill(-1, 9)",
+    ]
+    texts = [fenced(f"def f(x): return x * x  # honest {i}") for i in range(9)]
+    texts[1:1], texts[5:5], texts[9:9] = ([fenced(attack)] for attack in attacks)
+    scores = verify_each([(one, text) for text in texts])
+    honest = ["honest" in text for text in texts]
+    assert [score.parts["correct"] == 1.0 for score in scores] == honest
+    assert all(score.error is None for score in scores)
+    assert max(score.parts["output"] for score in scores) == max(score.parts["killed"] for score in scores) == 1.0
+    slots = list(default_sandbox().backend._free.queue)
+    assert all(not slot.group.members() for slot in slots if slot.group)
+
+
 def test_verdicts_are_the_same_every_time():
     """V9: twenty times, from several threads."""
     one = task()

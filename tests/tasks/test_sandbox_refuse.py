@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import onepolicy
 from onepolicy.errors import ConfigError, RewardError
 from onepolicy.tasks import sandbox_selftest
 from onepolicy.tasks.code import CodeVerifier
@@ -233,14 +234,47 @@ def test_a_tool_that_is_missing_elsewhere_is_a_mistake_in_the_setup(server):
         Sandbox(SandboxFusion(server)).run_tests("fn main(){}", [Stdin()], "rust")
 
 
-def test_user_ids_are_nobody_elses(tmp_path):
+NESTED = """
+import sys
+sys.path.insert(0, {path!r})
+from onepolicy.errors import ConfigError
+from onepolicy.tasks.sandbox import default_sandbox
+try:
+    print(default_sandbox().run("print('it ran')").stdout)
+except ConfigError as error:
+    print("REFUSED", error)
+"""
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_where_user_namespaces_are_switched_off_nothing_is_run(allowed):
+    """S2 for real: a namespace of our own whose limit on further ones is 0; with the limit left alone it works."""
+    off = "" if allowed else "echo 0 > /proc/sys/user/max_user_namespaces; "
+    script = NESTED.format(path=str(Path(onepolicy.__file__).parents[1]))
+    command = ["unshare", "-Ur", "sh", "-c", off + 'exec "$@"', "sh", sys.executable, "-B", "-c", script]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if allowed:
+        assert said.strip() == "it ran"
+    else:
+        assert said.startswith("REFUSED No sandbox")
+        assert "apt install bubblewrap" in said
+        assert "kernel.unprivileged_userns_clone" in said
+        assert "it ran" not in said
+
+
+def test_user_ids_are_nobody_elses(tmp_path, monkeypatch):
     """1,000,000,000 + 256 times the process + the slot; inside what a user namespace maps."""
     whole, small = tmp_path / "whole", tmp_path / "small"
     whole.write_text("0 0 4294967295\n")
     small.write_text("0 100000 65536\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert slot_uid(3, whole) == 1_000_000_000 + os.getpid() * 256 + 3
     assert 32767 <= slot_uid(3, small) < 65536
     assert len({slot_uid(n, small) for n in range(16)}) == 16
+    small.write_text("0 1000 1\n")
+    assert slot_uid(3, small) is None
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert slot_uid(3, whole) is None
 
 
 def test_a_control_group_of_version_2_is_made_where_one_is_handed_on(tmp_path):

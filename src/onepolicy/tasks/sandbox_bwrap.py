@@ -80,7 +80,7 @@ class Bubblewrap:
         found = shutil.which(executable or "bwrap")
         if found is None:
             raise ConfigError(f"bubblewrap ({executable or 'bwrap'}) is not installed. {FIX}")
-        if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        if slot_uid(0) is not None and shutil.which("setpriv") is None:
             raise ConfigError("setpriv, by which root leaves its rights behind, is missing. apt install util-linux.")
         self.executable, self.mounts = found, tuple(mounts)
         self.name = " ".join(("bubblewrap", found, *mounts))
@@ -95,13 +95,13 @@ class Bubblewrap:
     def _new_slot(self) -> Slot:
         with self._lock:
             number, self._made = self._made, self._made + 1
-        return Slot(number, slot_uid(number) if os.geteuid() == 0 else None, make_group(number))
+        return Slot(number, slot_uid(number), make_group(number))
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers that hold on this machine, in words."""
         found = ["namespaces", "no capabilities", "read-only system", "process limits"]
-        found += ["a user of its own"] if os.geteuid() == 0 else []
+        found += ["a user of its own"] if slot_uid(0) is not None else []
         found += ["control group"] if self.has_groups else ["watched memory"]
         return (*found, *(["system call filter"] if self.filter else []))
 
@@ -328,12 +328,15 @@ def _system_mounts() -> tuple[str, ...]:
     return tuple(found)
 
 
-def slot_uid(number: int, uid_map: Path = Path("/proc/self/uid_map")) -> int:
+def slot_uid(number: int, uid_map: Path = Path("/proc/self/uid_map")) -> int | None:
     """A user id that no user and no other slot of any process has: above all that are given out, by process and slot.
 
-    In a user namespace that maps fewer ids, one near the end of what it maps.
+    In a user namespace that maps fewer ids, one near the end of what it maps; None for an ordinary user, and for a root
+    that is one outside (`unshare -r`), who cannot become anybody else.
     """
-    wanted = 1_000_000_000 + os.getpid() * 256 + number % 256
     inside, _, count = map(int, uid_map.read_text().split()[:3])
+    if os.geteuid() != 0 or count < 1024:
+        return None
+    wanted = 1_000_000_000 + os.getpid() * 256 + number % 256
     last = inside + count - 1
-    return wanted if wanted <= last else last - (os.getpid() * 16 + number) % max(1, count // 2)
+    return wanted if wanted <= last else last - (os.getpid() * 16 + number) % (count // 2)
