@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -110,6 +112,14 @@ def test_mistaken_options_are_named(tmp_path):
         load_task_set("maths", "test")
     with pytest.raises(DataError, match=r"no test\.jsonl of aime24"):
         load_task_set("aime24", "test", path=str(tmp_path / "sub"))
+
+
+def test_workers_begin_with_the_library_at_work():
+    code = (
+        "import sys; from onepolicy.tasks.math_warm import FIRST; print(FIRST.by, FIRST.right, 'torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["math-verify", "False", "False"]
 
 
 COUNTS = {"math500": 500, "aime24": 30, "amc23": 40, "minerva": 272, "olympiadbench": 674}

@@ -23,7 +23,7 @@ from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, AnswerFormat, RewardWeights
 from onepolicy.tasks.rows import Policy, Row, convert_rows, read_rows
 from onepolicy.types import Task
 
-MODULES = ("onepolicy.tasks.math_library", "math_verify")
+MODULES = ("onepolicy.tasks.math_warm",)
 """What worker processes import before they judge."""
 
 QUESTION_FIELDS = ("problem", "question", "Problem", "prompt")
