@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -245,3 +246,26 @@ def test_a_report_is_a_function_of_the_attempts_in_any_order_and_through_a_file(
         summarise(tasks, attempts[:-1], k=2)
     with pytest.raises(DataError, match="no field 'answer'"):
         attempt_of({"task": "t", "mode": "greedy", "sample": 0, "text": ""})
+
+
+def test_other_parts_are_means_and_instruction_level_accuracy_is_a_sum():
+    """Two replies: 1 of 1 and 1 of 3 constraints: the mean of shares is 2/3, of all four constraints two are kept."""
+
+    def verifier(task, text):
+        kept, count = map(int, text.split("/"))
+        parts = {"correct": float(kept == count), "instruction_strict": kept / count}
+        return Score(1.0, {**parts, "followed_strict": float(kept), "constraints": float(count)})
+
+    report = run(problems(2, verifier), Script([["1/1"], ["1/3"]]))
+    assert report.parts == {"instruction_strict": 0.5, "followed_strict": 1.0, "constraints": 2.0}
+    assert report.metrics()["eval/part_instruction_strict"] == 0.5
+    assert "format kept" not in report.table()
+
+
+def test_programs_and_whole_replies_do_not_vote():
+    replies = problems(1, AnswerVerifier(judge, replace(TAGGED, name="code")))
+    report = run(replies, Script([[say(1)]], [[say(1), say(2)]]), k=2)
+    assert dict(report.majority) == {}
+    assert answer_text(replies[0], say(1)) is None
+    tagged = run(problems(1), Script([["x"]], [["x", "y"]]), k=2)
+    assert tagged.majority[2].value == 0.0

@@ -23,6 +23,7 @@ from onepolicy.evaluation.attempts import (
     Render,
     Sheet,
     answer_text,
+    can_vote,
     make_attempts,
 )
 from onepolicy.evaluation.passk import most_voted, pass_hat_k
@@ -31,6 +32,12 @@ from onepolicy.tasks.verdicts import Scorer, verify_each
 from onepolicy.types import Generator, Metrics, Sampling, Task
 
 __all__ = ["AccuracyReport", "Outcome", "Rates", "answer_text", "evaluate_tasks", "powers_of_two", "summarise"]
+
+RATIOS = {
+    "instruction_strict": ("followed_strict", "constraints"),
+    "instruction_loose": ("followed_loose", "constraints"),
+}
+"""Parts that a data set sums before it divides: IFEval's instruction-level accuracies."""
 
 Flags = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -78,8 +85,8 @@ class AccuracyReport:
 
     greedy: accuracy at temperature 0, `greedy_rates` beside it. levels: the same for each `meta["level"]`, subjects for
     each `meta["subject"]`. average: mean accuracy of a sample (avg@k). passed, majority, always: pass@j, maj@j and
-    pass^j by j. samples: transcripts. correct: each problem's greedy verdict, 1, 0 or NaN, in task order.
-    outcomes: each problem's result, in task order, for tables and paired comparisons.
+    pass^j by j. parts: the greedy scores' other parts, a mean each. samples: transcripts. correct: each problem's
+    greedy verdict, 1, 0 or NaN, in task order. outcomes: each problem's result, for tables and paired comparisons.
     """
 
     problems: int
@@ -95,6 +102,7 @@ class AccuracyReport:
     correct: tuple[float, ...]
     always: Mapping[int, Interval] = field(default_factory=dict)
     subjects: Mapping[str, Interval] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
 
     def metrics(self) -> Metrics:
@@ -104,6 +112,7 @@ class AccuracyReport:
             "eval/accuracy_low": self.greedy.low,
             "eval/accuracy_high": self.greedy.high,
             **_named("eval/", self.greedy_rates),
+            **{f"eval/part_{name}": value for name, value in self.parts.items()},
         }
         if self.average is not None and self.sampled_rates is not None:
             found[f"eval/avg@{self.k}"] = self.average.value
@@ -118,6 +127,7 @@ class AccuracyReport:
         rows = [(f"accuracy, greedy, {self.problems} problems", self.greedy.percent())]
         rows += [(f"  level {name}", interval.percent()) for name, interval in self.levels.items()]
         rows += [(f"  {name}", interval.percent()) for name, interval in self.subjects.items()]
+        rows += [(f"  part {name}, mean", f"{value:.4g}") for name, value in self.parts.items()]
         rows += _rate_rows("greedy", self.greedy_rates)
         if self.average is not None and self.sampled_rates is not None:
             rows += [(f"avg@{self.k}", self.average.percent())]
@@ -174,7 +184,8 @@ def summarise(
     if wrong := [j for j in at if not 1 <= j <= k]:
         raise ConfigError(f"pass@{wrong[0]} was asked of {k} samples a problem; ask for 1 to {k}, or set k higher.")
     correct = greedy.part("correct")[:, 0]
-    passed, always, majority = _by_number(sampled, list(at) or powers_of_two(k))
+    votes = any(can_vote(task) for task in problems) or any(attempt.vote is not None for attempt in attempts)
+    passed, always, majority = _by_number(sampled, list(at) or powers_of_two(k), votes=votes)
     shown = [attempt.record(task) for task, rows in _kept(problems, keep, greedy, sampled) for attempt in rows]
     return AccuracyReport(
         problems=len(problems),
@@ -190,6 +201,7 @@ def summarise(
         correct=tuple(correct.tolist()),
         always=always,
         subjects=_by_meta(problems, correct, "subject"),
+        parts=_parts(greedy),
         outcomes=tuple(_outcome(task, greedy, sampled, i) for i, task in enumerate(problems)),
     )
 
@@ -228,6 +240,18 @@ def _rates(sheet: Sheet) -> Rates:
     )
 
 
+def _parts(sheet: Sheet) -> dict[str, float]:
+    """The mean of each part but `correct` and `format` over the judged attempts; RATIOS as sums over sums."""
+    judged = [a for a in sheet.all() if a.state == "judged"]
+    names = dict.fromkeys(name for a in judged for name in a.parts if name not in ("correct", "format"))
+    values = {name: np.array([a.part(name) for a in judged]) for name in names}
+    found = {name: float(np.nanmean(v)) for name, v in values.items() if not np.isnan(v).all()}
+    for name, (over, under) in RATIOS.items():
+        if {name, over, under} <= found.keys():
+            found[name] = float(np.nansum(values[over]) / np.nansum(values[under]))
+    return found
+
+
 def _average(correct: Flags) -> Interval:
     """The mean over problems of each problem's share of right samples [P, k]."""
     judged = ~np.isnan(correct)
@@ -235,10 +259,10 @@ def _average(correct: Flags) -> Interval:
     return proportion(np.nansum(correct[some], axis=1) / judged[some].sum(axis=1))
 
 
-def _by_number(sheet: Sheet | None, numbers: Sequence[int]) -> tuple[dict[int, Interval], ...]:
+def _by_number(sheet: Sheet | None, numbers: Sequence[int], *, votes: bool) -> tuple[dict[int, Interval], ...]:
     """pass@j, pass^j and maj@j over the problems with at least j judged samples.
 
-    No maj@j where some are right but none has an answer to vote for: programs, for example, cannot be counted.
+    votes: whether there are answers to count; without them there is no maj@j.
     """
     passed: dict[int, Interval] = {}
     always: dict[int, Interval] = {}
@@ -247,7 +271,6 @@ def _by_number(sheet: Sheet | None, numbers: Sequence[int]) -> tuple[dict[int, I
         return passed, always, majority
     correct = sheet.part("correct")
     judged = ~np.isnan(correct)
-    votes = any(a.vote is not None for a in sheet.all()) or not np.nansum(correct)
     for j in numbers:
         enough = np.flatnonzero(judged.sum(axis=1) >= j)
         if enough.size == 0:
@@ -299,8 +322,9 @@ def _named(prefix: str, rates: Rates) -> Metrics:
 def _rate_rows(mode: str, rates: Rates) -> list[tuple[str, str]]:
     causes = "".join(f"; {count} x {cause}" for cause, count in rates.causes.items())
     skipped = [(f"skipped by the verifier, {mode}", str(rates.skipped))] if rates.skipped else []
+    kept = [] if np.isnan(rates.format) else [(f"format kept, {mode}", f"{100 * rates.format:.1f} %")]
     return [
-        (f"format kept, {mode}", f"{100 * rates.format:.1f} %"),
+        *kept,
         (f"truncated, {mode}", f"{100 * rates.truncated:.1f} %"),
         (f"mean length, {mode}", f"{rates.length:.1f} tokens"),
         (f"could not be judged, {mode}", f"{rates.invalid}{causes}"),

@@ -26,6 +26,8 @@ AnswerOf = Callable[[Task, str], str | None]
 Mode = Literal["greedy", "sampled"]
 State = Literal["judged", "invalid", "skipped"]
 
+UNCOUNTABLE = ("code", "plain")
+"""Answer formats whose answers differ although they say the same, so that no majority is taken."""
 GREEDY: Mode = "greedy"
 SAMPLED: Mode = "sampled"
 
@@ -162,9 +164,14 @@ def make_attempts(
 
 def answer_text(task: Task, text: str) -> str | None:
     """The answer a completion votes for, in the format its verifier reads, normalised; None where it reads none."""
-    form: AnswerFormat | None = getattr(task.verifier, "form", None)
-    answer = form.extract(text) if form is not None else None
+    answer = task.verifier.form.extract(text) if can_vote(task) else None  # type: ignore[attr-defined]
     return None if answer is None else normalised(answer)
+
+
+def can_vote(task: Task) -> bool:
+    """Whether a task's completions have answers that can be counted: not whole replies, not programs."""
+    form: AnswerFormat | None = getattr(task.verifier, "form", None)
+    return form is not None and form.name not in UNCOUNTABLE
 
 
 def normalised(answer: str) -> str:
