@@ -52,6 +52,13 @@ VARIANTS = {
         "update": Update(warmup_steps=0, kl_coef=0.1, epochs=2, minibatches=2),
     },
     "groups left out": {"update": Update(warmup_steps=0, zero_variance="drop", truncated="mask"), "max_tokens": 6},
+    "dynamic sampling, shaped": {"update": Update(warmup_steps=0, zero_variance="drop", resample=3, overlong_cache=4)},
+    "reference replaced": {"update": Update(warmup_steps=0, kl_coef=0.1, reference_every=2), "lr": 1e-2},
+    "moving baseline, single samples": {"convention": "reinforce", "group_size": 1},
+    "whitened, kl in the reward, corrected": {
+        "convention": "reinforce++",
+        "update": Update(warmup_steps=0, correction="token_truncate", epochs=2, minibatches=2),
+    },
 }
 
 
@@ -71,6 +78,16 @@ def test_a_models_own_directory_killed_at_every_step(arch, tiny_grpo, model_dire
     grpo.main(straight)
     resume_through(grpo.main, killed, [(1, "after log"), (2, "in save"), (3, "after sample")])
     assert digests(straight.out) == digests(killed.out)
+
+
+def test_a_replaced_reference_is_the_policy_of_then(tiny_grpo):
+    """Replaced every second rollout: the KL is 0 at steps 1, 3 and not at 2, 4."""
+    config = tiny_grpo(update=Update(warmup_steps=0, kl_coef=0.01, reference_every=2), lr=1e-2)
+    grpo.main(config)
+    found = {line["step"]: line for line in read_lines(Path(config.out) / "metrics.jsonl")}
+    kl = [found[step]["policy/kl_ref"] for step in (1, 2, 3, 4)]
+    assert kl[0] == pytest.approx(0.0, abs=1e-6) == kl[2]
+    assert min(kl[1], kl[3]) > 1e-4
 
 
 def test_warm_start_killed_in_the_middle(tiny_grpo, warm, resume_through, digests):
