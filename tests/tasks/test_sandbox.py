@@ -174,6 +174,17 @@ def own_children() -> set[str]:
     return {child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()}
 
 
+def test_a_control_group_that_somebody_took_away_is_made_again(sandbox):
+    """As another process's clean-up of groups whose owner it cannot see would."""
+    slots = list(sandbox.backend._free.queue)
+    for slot in slots:
+        if slot.group:
+            slot.group.remove()
+    for _ in slots:
+        assert sandbox.run("print(1)").stdout == "1\n"
+    assert all(slot.group.members() == [] for slot in slots[-1:] if slot.group)
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.complex_numbers(),
     lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=4).map(tuple),

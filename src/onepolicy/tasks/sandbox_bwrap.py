@@ -113,9 +113,7 @@ class Bubblewrap:
         Raises: RewardError when the sandbox itself could not be set up or would not go.
         """
         with self._slot() as slot:
-            kills = slot.group.kills() if slot.group else 0
-            if slot.group:
-                slot.group.set_limits(bounds.memory, bounds.processes + 8)
+            kills = _prepared(slot, bounds)
             status_read, status_write = os.pipe()
             given = self._filter_fd()
             passed = [status_write] + ([given] if given is not None else [])
@@ -224,6 +222,21 @@ class Bubblewrap:
         status.close()
         if not gone:
             raise _StillThere(f"a sandbox was not gone {TEARDOWN:.0f} s after it was killed; its slot is given up.")
+
+
+def _prepared(slot: Slot, bounds: Bounds) -> int:
+    """Sets the limits of a slot's control group, made anew if somebody took it away; processes it has ended so far."""
+    if slot.group is None:
+        return 0
+    try:
+        slot.group.set_limits(bounds.memory, bounds.processes + 8)
+        return slot.group.kills()
+    except OSError:
+        slot.group = make_group(slot.number)
+        if slot.group is None:
+            return 0
+        slot.group.set_limits(bounds.memory, bounds.processes + 8)
+        return slot.group.kills()
 
 
 class _StillThere(RewardError):
