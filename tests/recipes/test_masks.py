@@ -63,13 +63,23 @@ class One(Pairs):
         return obs, reward, terminated, truncated, {"action_mask": self.whole[2:]}
 
 
+class Told(One):
+    """The mask is in the observation, a Dict."""
+
+    observation_space = spaces.Dict({"seen": Pairs.observation_space, "action_mask": spaces.MultiBinary(3)})
+
+    def _see(self):
+        obs, info = super()._see()
+        return {"seen": obs, **info}, {}
+
+
 class Spoilt(One):
     spoilt = 5
 
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    worlds = {"Pairs-v0": Pairs, "One-v0": One, "Spoilt-v0": Spoilt}
+    worlds = {"Pairs-v0": Pairs, "One-v0": One, "Told-v0": Told, "Spoilt-v0": Spoilt}
     for name, world in worlds.items():
         gymnasium.register(name, world)
     yield
@@ -123,6 +133,16 @@ def test_masks_with_a_memory_and_normalised_observations(tmp_path):
     assert action.tolist() == [[0, 1]]
     assert said.value.item() == pytest.approx(values[0], abs=1e-6)
     assert evaluate_policy(player, env="Pairs-v0", episodes=5).returns
+
+
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_a_dict_observation_tells_the_policy_its_mask(algo, tmp_path):
+    more = {"recurrent": "lstm"} if algo == "ppo" else {}
+    main(tiny(algo, tmp_path / "run", env="Told-v0", **more))
+    policy, world = onepolicy.load(tmp_path / "run").policy, gymnasium.make("Told-v0")
+    obs, _ = world.reset(seed=0)
+    for _ in range(8):
+        obs, *_ = world.step(policy.act(obs))
 
 
 class Killed(BaseException):

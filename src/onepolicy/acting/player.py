@@ -6,6 +6,7 @@ In: one observation or several, checked; the best action or a draw; the world's 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
 import gymnasium
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onepolicy.batch import Evaluation
+from onepolicy.envs.masks import KEY, features_of
 from onepolicy.envs.spaces import Rows
 from onepolicy.envs.vector import Box, ControlEnv, WorldOptions
 from onepolicy.errors import ConfigError, DataError
@@ -33,10 +35,10 @@ class Player:
     def __init__(self, inner: ControlPolicy, env: ControlEnv, world: WorldOptions | None = None) -> None:
         self.world = world
         self.inner, self.env_id, self.obs_dim, self.actions = inner, env.env_id, env.obs_dim, env.actions
-        world = gymnasium.make(env.env_id, disable_env_checker=True)
-        self.observation_space, self.action_space = world.observation_space, world.action_space
-        world.close()
-        self._rows = Rows(env.env_id, self.observation_space)
+        opened = gymnasium.make(env.env_id, disable_env_checker=True)
+        self.observation_space, self.action_space = opened.observation_space, opened.action_space
+        opened.close()
+        self._rows = Rows(env.env_id, features_of(self.observation_space, self.actions))
         self._greedy: Greedy | None = None
         self._rng = torch.Generator().manual_seed(0)
 
@@ -52,14 +54,15 @@ class Player:
 
         obs: one observation, or an array [N, ...] of them; not normalised, whatever the policy learnt from. stochastic:
         drawn from the policy, not its best. legal: where the world masks actions, which are legal ([A] or [N, A]); None
-        for all. rng: of the draws, the player's own otherwise. A recurrent policy takes successive calls as successive
-        steps; `forget` between episodes.
+        for what a Dict observation's own mask says, or for all. rng: of the draws, the player's own otherwise. A
+        recurrent policy takes successive calls as successive steps; `forget` between episodes.
         Returns: for one observation an int (Discrete) or an array of the action space's shape; for several, an array
         of these. Real numbers are within the space's bounds.
         Raises: DataError for an observation that is not the world's, or not finite.
         """
         rows, single = self._seen(obs)
         if self.actions.bits:
+            legal = obs.get(KEY) if legal is None and isinstance(obs, Mapping) else legal
             rows = np.concatenate([rows, self._legal(legal, len(rows))], axis=1)
         native = self.act_on(rows, rng=(rng or self._rng) if stochastic else None)
         if not single:
