@@ -197,7 +197,8 @@ def load(run: Run, config: Config, text: str = "") -> Report:
     Raises: CheckpointError when there is no valid checkpoint.
     """
     seeds = seeds_of(config)
-    learner, players, worlds = learners(config, [make(config.env, 1, 0, config.world) for _ in seeds])
+    alone = replace(config.world, workers=0)
+    learner, players, worlds = learners(config, [make(config.env, 1, 0, alone) for _ in seeds])
     step = run.load(learner=learner, **normalisers(worlds, seeds))
     scores = last_of(run.directory, seeds, "eval/return")
     best = max(scores, key=lambda seed: scores[seed])

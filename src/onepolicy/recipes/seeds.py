@@ -48,7 +48,7 @@ def train_seeds(config: Config, resume: Path | None = None, callbacks: Sequence[
     Raises: TrainingError with the last words of a seed that failed; SystemExit when interrupted, all seeds saved.
     """
     # a world that cannot be made is one error here, not one in every process
-    env = make(config.env, 1, config.seed, config.world)
+    env = make(config.env, 1, config.seed, replace(config.world, workers=0))
     if lockstep.in_lockstep(config, env) and not (resume and apart(resume)):
         return lockstep.main(config, resume, callbacks)
     if callbacks:
