@@ -104,11 +104,9 @@ class StackedPolicyLearner:
 
 def _clip(gradients: tuple[Tensor, ...], learners: int, most: float) -> Tensor:
     """Scales each learner's gradients, the first axis of each, to a 2-norm of at most `most`, in place; the norms."""
-    parts = torch.stack([torch.linalg.vector_norm(g.reshape(learners, -1), dim=1) for g in gradients])
-    norm = torch.linalg.vector_norm(parts, dim=0)
+    rows = [gradient.view(learners, -1) for gradient in gradients]
+    norm = torch.linalg.vector_norm(torch.cat(rows, dim=1), dim=1)
     scale = most / (norm + 1e-6)
     if bool((scale < 1.0).any()):
-        scale.clamp_(max=1.0)
-        for gradient in gradients:
-            gradient.view(learners, -1).mul_(scale.unsqueeze(1))
+        torch._foreach_mul_(rows, [scale.clamp_(max=1.0).unsqueeze(1)] * len(rows))
     return norm
