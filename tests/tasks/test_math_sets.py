@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -154,6 +155,19 @@ def test_another_problem_s_gold_answer_is_wrong(published, name):
     right = [(one.answer, other.answer) for one, other in pairs if judge(one.answer, other.answer).right]
     assert [pair for pair in right if pair[0].strip("$") != pair[1].strip("$")] == DIFFERENT.get(name, [])
     assert len(right) == both[True] + len(DIFFERENT.get(name, []))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_gold_answer_with_one_digit_changed_is_wrong(published, name):
+    """The last digit, one higher; every row that has a digit."""
+    right = []
+    for task in load_task_set(name, "test", path=str(published)):
+        digits = list(re.finditer(r"\d", task.answer))
+        if digits:
+            place = digits[-1].start()
+            changed = f"{task.answer[:place]}{(int(task.answer[place]) + 1) % 10}{task.answer[place + 1 :]}"
+            right += [(task.id, changed)] if judge(task.answer, changed).right else []
+    assert right == []
 
 
 DIFFERENT = {"math500": [("5", "x=5")]}

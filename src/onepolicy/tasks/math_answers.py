@@ -218,7 +218,8 @@ def _both_signs(text: str) -> list[str]:
 def _carried(items: list[Reading]) -> list[Reading]:
     """In `x = 1, 2, 3` the elements after an equation are its other solutions: the name is dropped from it."""
     first = items[0]
-    if isinstance(first, Relation) and first.signs == ("=",) and not any(isinstance(i, Relation) for i in items[1:]):
+    named = isinstance(first, Relation) and first.signs == ("=",) and is_name(first.sides[0], sums=False)
+    if isinstance(first, Relation) and named and not any(isinstance(item, Relation) for item in items[1:]):
         return [first.sides[-1], *items[1:]]
     return items
 
@@ -302,7 +303,7 @@ def _relation(text: str) -> Reading:
     ends = [*(match.start() for match in found), len(text)]
     sides = [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
     signs = tuple(match[0] for match in found)
-    if signs == ("\\in",):
+    if signs == ("\\in",) and is_name(_name_or_item(sides[0]), sums=False):
         return _item(sides[1])
     if not sides[0] and set(signs) == {"="}:
         return _item(sides[-1])
@@ -356,6 +357,10 @@ def _only_symbols(formula: Formula, sums: bool) -> bool:
     if isinstance(formula, Number):
         return False
     if isinstance(formula, Call):
-        known = formula.name in ("mul", "div", "abs") or (sums and formula.name in ("add", "neg"))
-        return known and all(_only_symbols(argument, sums) for argument in formula.args)
+        parts = formula.args
+        if formula.name == "add" and sums:
+            parts = tuple(part.args[0] if isinstance(part, Call) and part.name == "neg" else part for part in parts)
+        elif formula.name not in ("mul", "div", "abs"):
+            return False
+        return all(_only_symbols(part, sums) for part in parts)
     return True

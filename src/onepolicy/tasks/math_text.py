@@ -79,8 +79,8 @@ FUNCTION_NAMES = tuple(_FUNCTIONS.split())
 """Functions that are known by name, with or without a backslash; a longer name comes before its beginning."""
 
 _REPLACED = [
-    (re.compile(r"\\begin\{(?:[bBvV]?(?:small)?matrix|array)\}(?:\{[lcr| ]*\})?"), r"\\begin{pmatrix}"),
-    (re.compile(r"\\end\{(?:[bBvV]?(?:small)?matrix|array)\}"), r"\\end{pmatrix}"),
+    (re.compile(r"\\begin\{(?:[bB]?(?:small)?matrix|array)\}(?:\{[lcr| ]*\})?"), r"\\begin{pmatrix}"),
+    (re.compile(r"\\end\{(?:[bB]?(?:small)?matrix|array)\}"), r"\\end{pmatrix}"),
     (re.compile(r"\\(?:left|right)\s*\.(?!\d)"), " "),
     (re.compile(r"\\m?(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])"), ""),
     (re.compile(r"(?<!\\)\\(?:[,;:! ]|q?quad(?![A-Za-z])|(?:displaystyle|textstyle|limits)(?![A-Za-z]))|~"), " "),
