@@ -11,6 +11,7 @@ inside, and nothing here says whether a program is right: that is `tasks.code`. 
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import subprocess
@@ -160,6 +161,7 @@ class Sandbox:
         largest = max(memory, limits.compile_memory * MB) if compiler else memory
         bounds = Bounds(
             seconds=STARTING + total + (limits.compile_seconds if compiler else 0.0),
+            each=STARTING + limits.seconds + (limits.compile_seconds if compiler else 0.0),
             memory=largest + limits.disk * MB + SPARE,
             processes=limits.processes,
             disk=limits.disk * MB,
@@ -172,19 +174,22 @@ class Sandbox:
         )
         with self._lock:
             self.runs += 1
-        return _results(said, len(tests))
+        return _results(said, len(tests), limits.output)
 
 
-def _results(said: Transcript, tests: int) -> list[Result]:
+def _results(said: Transcript, tests: int, limit: int) -> list[Result]:
     """A result for each test; where the conversation ended early, by what ended it."""
-    found = [_result(report, said.starved) for report in said.reports[:tests]]
+    found = [_result(report, said.starved, limit) for report in said.reports[:tests]]
     ended: Cause = said.ended if said.ended != "ok" else "memory" if said.starved else "killed"
     missing = Result(ended, "", said.errors[-2000:])
     return found + [missing] * (tests - len(found))
 
 
-def _result(report: Mapping[str, Any], starved: bool) -> Result:
-    """A report as a Result; one not in the harness's form is a crash, for only the program can have written it."""
+def _result(report: Mapping[str, Any], starved: bool, limit: int) -> Result:
+    """A report as a Result; one not in the harness's form is a crash, for only the program can have written it.
+
+    limit: characters of an answer at most, so that none can be long to read.
+    """
     cause, text, errors, seconds = (report.get(key) for key in ("cause", "out", "err", "seconds"))
     if cause == "missing":
         raise ConfigError(
@@ -193,14 +198,26 @@ def _result(report: Mapping[str, Any], starved: bool) -> Result:
     if cause not in get_args(Cause) or not isinstance(text, str) or not isinstance(errors, str):
         return Result("crash", "", "a report that is not in the harness's form")
     value: Any = None
-    if "value" in report:
+    if "answer" in report and cause == "ok":
         try:
-            value = decode_value(report["value"])
+            cause, value = _answer(report["answer"], limit)
         except (ValueError, TypeError, RecursionError, OverflowError, MemoryError):
-            return Result("crash", "", "an answer that is not in the harness's form")
+            return Result("crash", text, errors or "it ended before it answered")
+        if cause != "ok":
+            errors, value = str(value)[:2000], None
     if cause == "killed" and starved:
         cause = "memory"
     return Result(cast(Cause, cause), text, errors, value, float(seconds) if isinstance(seconds, int | float) else 0.0)
+
+
+def _answer(said: Any, limit: int) -> tuple[Cause, Any]:
+    """Cause and value of a call. Raises: ValueError and its like for anything that the harness never writes."""
+    if not isinstance(said, str) or len(said) > limit:
+        raise ValueError("no answer, or too long a one")
+    cause, value = json.loads(said)
+    if cause not in ("ok", "crash", "compile", "memory"):
+        raise ValueError("no such cause")
+    return cause, decode_value(value) if cause == "ok" else value
 
 
 def decode_value(sent: Any) -> Any:

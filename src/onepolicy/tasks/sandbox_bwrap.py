@@ -48,9 +48,13 @@ FIX = (
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits of one run, all tests together: wall seconds, bytes of memory, processes, bytes of /tmp and of output."""
+    """Limits of one run, all tests together: wall seconds, bytes of memory, processes, bytes of /tmp and of output.
+
+    each: wall seconds from one report to the next at most, which a program that stops the harness cannot stretch.
+    """
 
     seconds: float
+    each: float
     memory: int
     processes: int
     disk: int
@@ -145,6 +149,7 @@ class Bubblewrap:
                     tests,
                     nonce,
                     seconds=bounds.seconds,
+                    each=bounds.each,
                     output=bounds.output,
                     watch=watch.look if watch else None,
                 )

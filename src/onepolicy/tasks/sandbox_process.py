@@ -58,19 +58,20 @@ def converse(
     nonce: bytes,
     *,
     seconds: float,
+    each: float,
     output: int,
     watch: Callable[[], None] | None = None,
 ) -> Transcript:
     """Send the head and the first test, each further test after the report of the last; read until the end or a limit.
 
-    seconds: for all of it. output: bytes of all reports and of standard error, each, at most. watch: called
-    every POLL seconds. The process is left for the caller to end.
+    seconds: for all of it. each: from one report to the next. output: bytes of all reports and of standard error, each,
+    at most. watch: called every POLL seconds. The process is left for the caller to end.
     """
     talk = _Talk(process, head, tests, nonce, output)
     started = time.monotonic()
     ended: Ended = "ok"
     while not talk.done:
-        left = started + seconds - time.monotonic()
+        left = min(started + seconds, talk.last + each) - time.monotonic()
         if left <= 0:
             ended = "time"
             break
@@ -100,6 +101,7 @@ class _Talk:
         self.reports: list[dict[str, Any]] = []
         self.expected = len(tests)
         self.flooded = False
+        self.last = time.monotonic()
         for pipe in (self.stdin, self.stdout, self.stderr):
             os.set_blocking(pipe.fileno(), False)
         self.selector.register(self.stdout, selectors.EVENT_READ)
@@ -154,6 +156,7 @@ class _Talk:
                 report = parse_report(bytes(line), self.nonce)
                 if report is not None:
                     self.reports.append(report)
+                    self.last = time.monotonic()
                     self.next_test()
 
     def close(self) -> None:

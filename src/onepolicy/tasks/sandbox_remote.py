@@ -70,7 +70,9 @@ class Container:
                 start_new_session=True,
             )
             try:
-                done = converse(process, head, tests, nonce, seconds=bounds.seconds, output=bounds.output)
+                done = converse(
+                    process, head, tests, nonce, seconds=bounds.seconds, each=bounds.each, output=bounds.output
+                )
             finally:
                 removed = subprocess.run([self.runtime, "rm", "-f", name], capture_output=True, check=False, timeout=60)
                 process.kill()
