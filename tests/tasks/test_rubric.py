@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onepolicy.errors import ConfigError, DataError
-from onepolicy.tasks.base import conversation
+from onepolicy.tasks.base import as_reward, conversation
 from onepolicy.tasks.rubric import (
     Criterion,
     JudgeError,
@@ -263,3 +263,12 @@ def test_each_prompt_can_have_a_rubric_of_its_own():
 def test_rubrics_that_data_cannot_have(value, words):
     with pytest.raises(DataError, match=words):
         parse_rubric(value)
+
+
+def test_training_calls_it_as_any_reward_function():
+    """What `--reward module:function` does with it: a batch in one call, the meta's own rubrics as a column."""
+    reward = as_reward(as_function(RubricVerifier(None, lambda asked: '{"kind": 1}' if "4" in asked else "?")))
+    own = {"rubric": [{"name": "kind", "description": "?", "high": 4}]}
+    tasks = [Task(str(i), conversation("Hi"), "", reward, own) for i in range(2)]
+    scores = reward.batch(tasks, ["Fine", "Bad"])
+    assert [score.value for score in scores] == [0.25, None]
