@@ -267,7 +267,7 @@ def test_rubrics_that_data_cannot_have(value, words):
 
 def test_training_calls_it_as_any_reward_function():
     """What `--reward module:function` does with it: a batch in one call, the meta's own rubrics as a column."""
-    reward = as_reward(as_function(RubricVerifier(None, lambda asked: '{"kind": 1}' if "4" in asked else "?")))
+    reward = as_reward(as_function(RubricVerifier(None, lambda asked: '{"kind": 1}' if "Fine" in asked else "?")))
     own = {"rubric": [{"name": "kind", "description": "?", "high": 4}]}
     tasks = [Task(str(i), conversation("Hi"), "", reward, own) for i in range(2)]
     scores = reward.batch(tasks, ["Fine", "Bad"])
