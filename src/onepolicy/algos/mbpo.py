@@ -97,15 +97,17 @@ def fit(
     after_step: Callable[[int, dict[str, Tensor]], bool],
 ) -> None:
     """Play, model, imagine and learn until every learner has played `steps` steps, or after_step says True."""
+    lived = explorer.replay
+    assert isinstance(lived, Replay), "a world model learns vectors, not images"
     while explorer.steps < steps:
         choose = agent.explore(explorer.steps)
         explorer.step(choose)
         if explorer.steps >= config.learning_starts:
             if explorer.passed(config.model_every) or len(imagination.replay) == 0:
-                agent.metrics |= model.train(explorer.replay, config.model_steps)
+                agent.metrics |= model.train(lived, config.model_steps)
                 length = config.length_at(explorer.steps)
-                agent.metrics |= imagination.play(model.dynamics, choose, explorer.replay, length)
+                agent.metrics |= imagination.play(model.dynamics, choose, lived, length)
             for _ in range(config.gradient_steps):
-                agent.update(mixed(explorer.replay, imagination.replay, config.batch_size, config.real_share))
+                agent.update(mixed(lived, imagination.replay, config.batch_size, config.real_share))
         if after_step(explorer.steps, agent.metrics):
             break
