@@ -279,6 +279,29 @@ def test_workers_end_with_their_parent_however_it_ends(how):
         assert gone(pids)
 
 
+SCRIPT = """
+from onepolicy.errors import RewardError
+from onepolicy.tasks.pool import VerifierPool
+from tests.tasks.hostile import task
+
+class Mine:
+    def __call__(self, task, text):
+        return 1.0
+
+with VerifierPool(1) as pool:  # not behind a guard: the workers never run the script
+    try:
+        pool.score([(task(verifier=Mine()), "")])
+    except RewardError as error:
+        print(error)
+"""
+
+
+def test_a_verifier_of_the_script_itself_is_refused_with_the_fix():
+    said = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout
+    assert "verifier Mine cannot be loaded in a worker process. Define it in a module, not in the script" in said
+    assert said.count("\n") == 1
+
+
 def test_verifiers_are_pickled_once_for_a_set():
     Counted.times = 0
     with VerifierPool(1) as pool:

@@ -7,154 +7,38 @@ in front, which a model made on the spot needs.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from onepolicy.acting.episodes import Actor, invalid_causes, rollout_metrics
+from onepolicy.acting.episodes import Actor
 from onepolicy.algos import grpo
 from onepolicy.batch import PolicyBatch
-from onepolicy.core.conventions import CONVENTIONS, ESTIMATORS, convention, policy_loss_of
+from onepolicy.core.conventions import ESTIMATORS, convention, policy_loss_of
 from onepolicy.data.prompts import PromptStream
-from onepolicy.errors import ConfigError
 from onepolicy.learning.learner import PolicyLearner
-from onepolicy.learning.optim import OptimConfig
-from onepolicy.learning.weights import publish
 from onepolicy.recipes import sft as sft_recipe
 from onepolicy.recipes.anchor import Reference, proximal_of
+from onepolicy.recipes.asynchronous import Ahead, Worker
+from onepolicy.recipes.grpo_config import Config, baseline_of, credit_of, kl_coef_of, optim_of
 from onepolicy.recipes.language import Language, characters_of, load_language, open_language
-from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
+from onepolicy.recipes.loop import Loop, open_run
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
+from onepolicy.recipes.rollouts import Here, actor_of, make_act
 from onepolicy.recipes.textual import Exam, Problems, say_sizes, starting_config, that_fit
 from onepolicy.recipes.verifying import Judge, scorer_of
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
 from onepolicy.tasks.base import TaskSet
-from onepolicy.types import Episode, Metrics, Sampling, Task
+from onepolicy.types import Generator, Metrics
 
 RECIPE = "grpo"
-SAMPLES_KEPT = 8
-"""Completions written to samples.jsonl each step."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """Reinforcement learning of a language model with verifiable rewards, by GRPO or a kin of it."""
-
-    model: str = "tiny-0.2m"
-    """Tiny preset (made on the spot), directory of a Hugging Face model, or hub id."""
-    lora_rank: int = 0
-    """Rank of LoRA adapters, 0 trains all weights."""
-    tasks: str = "arithmetic"
-    """Task set (onepolicy list)."""
-    task_options: str = ""
-    """Further options of the task set, key=value,key=value (docs/tasks.md)."""
-    level: int | None = None
-    """Difficulty, for a task set that has levels; None for its own default."""
-    data: str = ""
-    """Training file of a task set that reads one."""
-    eval_data: str = ""
-    """Held-out file of a task set that reads one."""
-    reward: str = ""
-    """Own reward f(prompts, completions, **columns) as module:f or path/to/file.py:f; empty for the task's verifier."""
-    convention: str = "dapo"
-    """Whose choices of advantage, ratio, surrogate, reduction and KL (onepolicy conventions)."""
-    steps: int = 200
-    """Rollouts; each is followed by update.epochs * update.minibatches optimizer steps."""
-    prompts: int = 64
-    """Prompts a rollout."""
-    group_size: int = 8
-    """Completions a prompt."""
-    max_tokens: int = 48
-    """Longest completion, tokens."""
-    temperature: float = 1.0
-    """Of sampling and of the trained log-probabilities alike."""
-    lr: float = 1e-4
-    """Peak learning rate."""
-    eval_every: int = 20
-    """Rollouts between held-out exams, 0 only before and after."""
-    save_every: int = 50
-    """Rollouts between checkpoints, 0 only at the end."""
-    seed: int = 0
-    """Seed of everything random."""
-    out: str = ""
-    """Run directory; empty for the next free runs/grpo-N."""
-    tiny: Tiny = field(default_factory=Tiny)
-    warm: WarmStart = field(default_factory=WarmStart)
-    problems: ProblemOptions = field(default_factory=ProblemOptions)
-    update: Update = field(default_factory=Update)
-    exam: ExamOptions = field(default_factory=ExamOptions)
-    machine: Machine = field(default_factory=Machine)
-
-    def __post_init__(self) -> None:
-        require_positive(self, "steps", "prompts", "group_size", "max_tokens")
-        require_count(self, "lora_rank", "eval_every", "save_every")
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature is {self.temperature}; exploration needs it above 0. Use 1.0.")
-        credit_of(self)
-        optim_of(self)
-
-
-def kl_coef_of(config: Config, place: str) -> float:
-    """The coefficient of the KL where the configuration puts it, "loss" or "reward"; 0 at the other place.
-
-    A coefficient given to a convention without a KL goes into the loss, unless its place is given.
-    """
-    chosen, update = convention(config.convention), config.update
-    coef = chosen.kl_coef if update.kl_coef is None else update.kl_coef
-    own = "reward" if chosen.kl_place == "reward" else "loss"
-    return coef if place == (update.kl_place or own) else 0.0
-
-
-def credit_of(config: Config) -> grpo.Credit:
-    """How scores become advantages under the configuration's convention.
-
-    Raises: ConfigError for a convention whose advantage comes from a critic.
-    """
-    chosen, update = convention(config.convention), config.update
-    if chosen.credit != "group":
-        raise ConfigError(
-            f"convention {chosen.name!r} takes its advantage from a critic, which GRPO has not. Use one with groups: "
-            f"{', '.join(name for name, each in CONVENTIONS.items() if each.credit == 'group')}."
-        )
-    return grpo.Credit(
-        group_size=config.group_size,
-        center=chosen.center,
-        scale=chosen.scale,
-        eps=chosen.eps,
-        zero_variance=update.zero_variance,
-        truncated=update.truncated,
-        kl_coef=kl_coef_of(config, "reward"),
-        kl=ESTIMATORS[update.kl or chosen.kl_estimator],
-        whiten=chosen.whiten,
-        resample=update.resample,
-        overlong=(config.max_tokens, update.overlong_cache) if update.overlong_cache else None,
-    )
-
-
-def baseline_of(config: Config) -> grpo.MovingBaseline | None:
-    """The moving mean that the convention subtracts, None for the others."""
-    moving = convention(config.convention).baseline == "moving"
-    return grpo.MovingBaseline(config.update.baseline_decay) if moving else None
-
-
-def optim_of(config: Config) -> OptimConfig:
-    """The optimizer's settings. Raises: ConfigError for those that cannot work."""
-    update = config.update
-    total = max(config.steps * update.epochs * update.minibatches, update.warmup_steps + 1)
-    return OptimConfig(
-        lr=config.lr,
-        warmup_steps=update.warmup_steps,
-        schedule=update.schedule,
-        total_steps=0 if update.schedule == "constant" else total,
-        max_grad_norm=update.max_grad_norm,
-        precision=config.machine.precision,
-    )
 
 
 def make_learner(config: Config, policy: Any, dump_dir: Path) -> PolicyLearner:
@@ -224,9 +108,11 @@ def main(config: Config, resume: Path | None = None) -> Report:
         prepare(config, config.model, train, held_out)
     run = open_run(RECIPE, config, resume, problems.fingerprints())
     with run, Judge(config.machine, train, held_out, reward=reward) as judge:
-        prepared = prepare(config, warm_model(config, run.directory), train, held_out)
-        say_sizes(run, *prepared[1:])
-        return train_on(config, run, *prepared, judge)
+        model = warm_model(config, run.directory)
+        language, train, held_out = prepare(config, model, train, held_out)
+        say_sizes(run, train, held_out)
+        with source_of(config, model, language, train, judge) as source:
+            return train_on(config, run, language, source, held_out, judge)
 
 
 def prepare(config: Config, model: str, train: TaskSet, held_out: TaskSet) -> tuple[Language, TaskSet, TaskSet]:
@@ -246,32 +132,76 @@ def prepare(config: Config, model: str, train: TaskSet, held_out: TaskSet) -> tu
     return language, that_fit(train, language, policy), that_fit(held_out, language, policy)
 
 
-def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_out: TaskSet, judge: Judge) -> Report:
+def source_of(config: Config, model: str, language: Language, train: TaskSet, judge: Judge) -> Here | Ahead:
+    """Where rollouts come from: this process, or another one that opens `model` for itself."""
+    prompts = PromptStream(train.tasks, batch_size=config.prompts, seed=config.seed)
+    chosen = config.asynchronous
+    if chosen.staleness is not None:
+        worker = partial(generating, replace(config, lora_rank=0), model)
+        return Ahead(worker, prompts, staleness=chosen.staleness, timeout=chosen.timeout, threads=chosen.threads)
+    generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
+    return Here(prompts, generator, actor(config, language, generator, judge), config.group_size)
+
+
+def actor(config: Config, language: Language, generator: Generator, judge: Judge) -> Actor:
+    """What plays the configuration's rollouts."""
+    return actor_of(
+        language,
+        generator,
+        judge.score,
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        seed=config.seed,
+    )
+
+
+def generating(config: Config, model: str) -> Worker:
+    """The other process's side: its own model, tasks and judge."""
+    problems, reward = Problems.of(config), scorer_of(config.reward) if config.reward else None
+    language, train, held_out = prepare(config, model, problems.train(), problems.held_out())
+    judge = Judge(config.machine, train, held_out, reward=reward)
+    generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
+    player = actor(config, language, generator, judge)
+    return Worker(
+        play=lambda tasks, step: player.play(tasks, config.group_size, step),
+        load=generator.load,
+        tasks={task.id: task for task in train},
+        close=lambda: judge.__exit__(None, None, None),
+    )
+
+
+def train_on(
+    config: Config, run: Run, language: Language, source: Here | Ahead, held_out: TaskSet, judge: Judge
+) -> Report:
     """The training proper, in a run that is entered."""
     learner = make_learner(config, language.policy, run.directory / "bad")
-    generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
-    prompts = PromptStream(train.tasks, batch_size=config.prompts, seed=config.seed)
+    shared = isinstance(source, Here)
+    machine = config.machine
+    generator = (
+        source.generator
+        if isinstance(source, Here)
+        else language.engine(slots=machine.slots, cache_tokens=machine.cache_tokens or None)
+    )
     reference = reference_of(config, language)
     baseline = baseline_of(config)
     exam = Exam(run, held_out, language, generator, config.max_tokens, config.seed, config.exam.k, judge.verify)
-    parts = {**language.parts(), "learner": learner, "prompts": prompts}
-    if reference is not None and reference.every:
-        parts["reference"] = reference
-    if baseline is not None:
-        parts["baseline"] = baseline
+    optional = {
+        "reference": reference if reference is not None and reference.every else None,
+        "baseline": baseline,
+        "ahead": source if isinstance(source, Ahead) else None,
+    }
+    present = {name: part for name, part in optional.items() if part is not None}
+    parts: dict[str, Any] = {**language.parts(), "learner": learner, "prompts": source.prompts, **present}
+
+    def sit(step: int, *, final: bool) -> Metrics:
+        if not shared:
+            generator.load(language.state(), step)
+        return exam.sit(step, final=final)
+
     start = run.resume(**parts)
-    generator.load(language.state(), start)
+    source.begin(language.state(), start)
     if start == 0:
-        run.log(0, exam.sit(0, final=True))
-    actor = Actor(
-        generator=generator,
-        render=language.render,
-        decode=language.decode,
-        sampling=Sampling(config.max_tokens, config.temperature),
-        seed=config.seed,
-        context=language.context,
-        score=judge.score,
-    )
+        run.log(0, sit(0, final=True))
     with progress(config.steps, "grpo", done=start) as bar:
         loop = Loop(
             run=run,
@@ -279,15 +209,15 @@ def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_
             steps=config.steps,
             eval_every=config.eval_every,
             save_every=config.save_every,
-            evaluate=lambda step: exam.sit(step, final=step == config.steps),
+            evaluate=lambda step: sit(step, final=step == config.steps),
             parts=parts,
             shown={"rollout/score": "score", "eval/accuracy": "held-out"},
             timing=judge.timing,
         )
         grpo.fit(
             learner,
-            prompts,
-            act=make_act(run, actor, config.group_size),
+            source,
+            act=make_act(run, source.play, lambda: source.version),
             reference=anchored(config, reference),
             renew=reference.renew if reference is not None else None,
             baseline=baseline,
@@ -296,8 +226,9 @@ def train_on(config: Config, run: Run, language: Language, train: TaskSet, held_
                 correction=config.update.correction,
                 cap=config.update.correction_cap,
                 budget=config.machine.micro_tokens,
+                decoupled=config.asynchronous.decoupled,
             ),
-            publish=lambda version: publish(language.state(), generator, version),
+            publish=lambda version: source.publish(language.state(), version),
             credit=credit_of(config),
             epochs=config.update.epochs,
             parts=config.update.minibatches,
@@ -331,35 +262,6 @@ def anchored(config: Config, reference: Reference | None) -> Callable[[PolicyBat
     return (lambda batch: batch.logp_behaviour) if wanted else None
 
 
-def make_act(run: Run, actor: Actor, group_size: int) -> Callable[[Sequence[Task], int], tuple[list[Episode], Metrics]]:
-    """A rollout that also writes some of its samples and says why completions could not be judged."""
-
-    def act(tasks: Sequence[Task], step: int) -> tuple[list[Episode], Metrics]:
-        episodes = actor.play(tasks, group_size, step)
-        causes = invalid_causes(episodes)
-        for cause, count in causes.most_common(3):
-            run.say(f"step {step + 1}: {count} completions could not be judged: {cause}")
-        run.sample(
-            step + 1,
-            [
-                {
-                    "task": e.task_id,
-                    "prompt": tasks[e.group].messages[-1].content,
-                    "gold": tasks[e.group].answer,
-                    "text": e.text,
-                    "score": e.score.value,
-                    "parts": dict(e.score.parts),
-                    "error": e.score.error,
-                    "truncated": e.truncated,
-                }
-                for e in episodes[:SAMPLES_KEPT]
-            ],
-        )
-        return episodes, rollout_metrics(episodes, actor.generator.version)
-
-    return act
-
-
 PRESETS: dict[str, Config] = {
     # the demonstration's reinforcement learning (recipes/demo.py), with its warm start
     "arithmetic": Config(
@@ -383,6 +285,21 @@ PRESETS: dict[str, Config] = {
         problems=ProblemOptions(style="mixed-worked", digits=3, length=8, decimals=0),
         update=Update(zero_variance="drop", schedule="linear"),
         exam=ExamOptions(size=1000, k=4),
+        machine=Machine(threads=1, slots=512),
+    ),
+    # sums of two or three small numbers, written at once, from a generator of the library reasoning-gym
+    "reasoning-gym": Config(
+        tasks="reasoning-gym:basic_arithmetic",
+        task_options="max_terms=3,max_digits=1,operators=['+','-'],allow_parentheses=False",
+        steps=200,
+        max_tokens=14,
+        lr=5e-4,
+        eval_every=50,
+        tiny=Tiny(context=64),
+        warm=WarmStart(steps=600, demonstrations=1000, batch_size=32, lr=3e-3),
+        problems=ProblemOptions(train_size=2500),
+        update=Update(zero_variance="drop", schedule="linear"),
+        exam=ExamOptions(size=400, k=4),
         machine=Machine(threads=1, slots=512),
     ),
 }

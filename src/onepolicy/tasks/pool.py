@@ -2,7 +2,7 @@
 
 A verifier that hangs is killed with its process (`time-out`), one that takes too much memory (`memory`) or dies
 (`crash`) likewise; the answer is invalid, the worker replaced, the others go on. An answer that takes long does not
-hold up those behind it: its worker is parked at a lower priority and another takes its place, up to `spare` of them.
+hold up those behind it: its worker is parked at the lowest priority and another takes its place, up to `spare` of them.
 Scores come in the order of the answers and do not depend on the number of workers. Calls may come from several threads
 and from asynchronous code at once. The processes end with the pool, and with this process however it ends.
 
@@ -35,8 +35,8 @@ __all__ = ["PoolStats", "VerifierPool"]
 MIB = 2**20
 CHUNK = 16
 """Answers given to a worker at a time at most."""
-PATIENCE = 0.02
-"""Share of the time-out that an answer may take, asleep or in processor time, before it counts as long."""
+PATIENCE = 0.01
+"""Share of the time-out after which an answer is looked at; if it sleeps, or works half as much again, it is long."""
 PATIENCE_FOR_PROCESSES = 0.5
 """The same for one that waits for a process it has started, a sandbox say."""
 GRACE = 4
@@ -208,7 +208,7 @@ class VerifierPool:
             if worker.tickets:
                 looking = not worker.parked and (worker.noted is None or self._pressing(worker))
                 limit = worker.started + (patience if looking else self.timeout)
-                limits.append(limit if limit > now else now + patience)
+                limits.append(limit if limit > now else now + patience / 2)
         return min(limits) - now + 0.001 if limits else None
 
     def _pressing(self, worker: Worker) -> bool:
@@ -315,7 +315,7 @@ class VerifierPool:
             if not worker.tickets or took < self.timeout * PATIENCE:
                 continue
             worked, doing = worker.effort()
-            if took >= self.timeout and (worker.parked or self._spent(took, worked, doing)):
+            if took >= self.timeout and self._spent(took, worked, doing):
                 answer = self._out.pop(worker.tickets.popleft())
                 self._settle(answer, invalid("time-out", f"no verdict within {self.timeout:g} s"))
                 self._dismiss(worker)
@@ -327,14 +327,18 @@ class VerifierPool:
         self._shed()
 
     def _spent(self, took: float, worked: float, doing: str) -> bool:
-        """Whether an answer has had its time: not if it would run, but others' work has kept it from the processor."""
-        return doing != "running" or worked >= self.timeout / 2 or took >= GRACE * self.timeout
+        """Whether an answer has had its time: not if it would run, but others' work has kept it from the processor.
+
+        Where many are parked it is they who keep one another from it, and none gets more.
+        """
+        crowded = sum(worker.parked for worker in self._staff.values()) > 2 * self.workers
+        return doing != "running" or crowded or worked >= self.timeout / 2 or took >= GRACE * self.timeout
 
     def _long(self, took: float, worked: float, doing: str) -> bool:
         """Whether an answer takes long by itself, not because the machine is busy."""
         if doing == "waiting":
             return took >= self.timeout * PATIENCE_FOR_PROCESSES
-        return doing == "asleep" or worked >= self.timeout * PATIENCE
+        return doing == "asleep" or worked >= self.timeout * PATIENCE / 2
 
     def _shed(self) -> None:
         """While the parked workers together hold over half of the machine's memory, end the largest of them."""

@@ -1,4 +1,4 @@
-"""What goes through the verifier pool: batches of answers, packed for the workers, the gate they enter by; its counts."""
+"""What goes through the verifier pool: batches of answers, packed for the workers, and their gate; its counts."""
 
 from __future__ import annotations
 

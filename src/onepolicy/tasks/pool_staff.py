@@ -62,7 +62,8 @@ class Nursery:
         """
         problem = self._ask("learn", self.taught, blob)
         self.taught += 1
-        hint = " Define it in a module, not in the script that is run." if "__main__" in problem else ""
+        script = "__main__" in problem or "pool_worker" in problem  # the worker's own __main__
+        hint = " Define it in a module, not in the script that is run." if script else ""
         self._must(problem, f"verifier {name} cannot be loaded in a worker process.{hint}")
 
     def hire(self) -> Worker:
@@ -146,10 +147,10 @@ class Worker:
         self.started, self.noted = now, None
 
     def park(self) -> None:
-        """Let it go on in the background, at a lower priority."""
+        """Let it go on in the background, at the lowest priority."""
         self.parked = True
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self.pid, min(19, os.getpriority(os.PRIO_PROCESS, self.pid) + 10))
+            os.setpriority(os.PRIO_PROCESS, self.pid, 19)
 
     def effort(self) -> tuple[float, Literal["running", "asleep", "waiting"]]:
         """(processor seconds on its answer since the first call, what it is at): running or ready to, asleep, or
