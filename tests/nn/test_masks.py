@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from onepolicy.acting.explore import any_legal, epsilon_greedy
+from onepolicy.algos.dqn import q_target
+from onepolicy.batch import PolicyBatch
 from onepolicy.core.policy import PolicyLoss, reinforce
 from onepolicy.errors import ConfigError
 from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.flat_actor import FlatActor
-from onepolicy.nn.legal import legal_of
+from onepolicy.nn.legal import LOWEST, legal_of
 from onepolicy.nn.multi import Choices, MultiCategoricalPolicy
 from onepolicy.nn.policies import CategoricalPolicy
+from onepolicy.nn.stacked import StackedQ
 
 
 def spread(policy):
@@ -149,8 +153,6 @@ def test_the_divergence_of_a_masked_actor_and_its_curvature(kind):
 
 
 def test_a_learner_of_masked_rows_keeps_kl_and_loss_finite():
-    from onepolicy.batch import PolicyBatch
-
     make, sizes = KINDS["several"]
     policy = spread(make())
     obs = rows(64, sizes)
@@ -162,6 +164,35 @@ def test_a_learner_of_masked_rows_keeps_kl_and_loss_finite():
     assert all(math.isfinite(value) for each in metrics for value in each.values())
     assert metrics[0]["policy/kl_old"] == pytest.approx(0.0, abs=1e-6)
     assert metrics[-1]["policy/kl_old"] > 1e-5
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_q_of_legal_actions_is_that_of_the_smaller_set(dueling):
+    """Actions 0 and 2 of 3, against Q of 2 actions with these columns: values, greatest value and target alike."""
+    large = StackedQ((0, 1), 3 + 3, 3, (4,), dueling=dueling, masked=True)
+    small = StackedQ((0, 1), 3, 2, (4,), dueling=dueling)
+    last = "advantage" if dueling else "body"
+    with torch.no_grad():
+        for (name, mine), theirs in zip(large.named_parameters(), small.parameters(), strict=True):
+            theirs.copy_(mine[..., [0, 2]] if name.startswith(last) and mine.shape[-1] == 3 else mine)
+    obs = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    seen = torch.cat([obs, torch.tensor([1.0, 0.0, 1.0]).expand(2, 5, 3)], dim=-1)
+    q, expected = large(seen), small(obs)
+    torch.testing.assert_close(q[..., [0, 2]], expected)
+    assert bool((q[..., 1] == float(LOWEST)).all())
+    reward, discount = torch.ones(2, 5), torch.full((2, 5), 0.9)
+    for double in (True, False):
+        found = q_target(q, q, reward, discount, double=double)
+        torch.testing.assert_close(found, q_target(expected, expected, reward, discount, double=double))
+    seen[0, 0, 3:] = 0.0
+    assert bool((q_target(large(seen), large(seen), reward, 0 * discount, double=True) == 1).all())
+    greedy = epsilon_greedy(large.numpy_view()(seen[:, 1:].numpy()), 0.9, [np.random.default_rng(k) for k in range(2)])
+    assert set(np.unique(greedy)) <= {0, 2}
+
+
+def test_any_legal_action_is_drawn_as_often_as_the_others():
+    drawn = any_legal(np.tile([True, False, True, True], (30_000, 1)), np.random.default_rng(0))
+    assert np.abs(np.bincount(drawn, minlength=4) / 30_000 - np.array([1, 0, 1, 1]) / 3).max() < 0.011
 
 
 def test_where_nothing_is_legal_everything_is():
