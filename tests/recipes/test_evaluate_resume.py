@@ -199,15 +199,30 @@ def test_copies_in_a_training_file_are_flagged_and_left_out(config, tmp_path):
 
 
 def test_the_command_line():
-    """Two words are two models; the directory's name changes with the line, not with the day."""
-    first, second = (evaluate.arguments(["m", "-k", str(k)]) for k in (4, 8))
-    assert first[:4] == ["--model", "m", "--k", "4"]
-    assert first == evaluate.arguments(["m", "-k", "4"])
-    assert first[-1] != second[-1]
-    assert first[-1].startswith("runs/eval-m-")
+    """Two words are two models; without --out a directory is found."""
+    assert evaluate.arguments(["m", "-k", "4"]) == ["--model", "m", "--k", "4", "--out", "auto"]
     assert evaluate.arguments(["--help"]) == ["--help"]
     with pytest.raises(ConfigError, match="one model or two, got 3"):
         evaluate.arguments(["a", "b", "c"])
+
+
+def test_a_directory_is_named_after_what_decides_the_samples(config, tmp_path, monkeypatch, model_directory):
+    """The same call goes on in the same place; another seed or other weights have their own, j and copies not."""
+    monkeypatch.chdir(tmp_path)
+    small = replace(config, tasks="arc-easy", size=1, k=2, out="auto")
+    places = [
+        evaluate.main(one).run_dir
+        for one in (
+            small,
+            replace(small, at="2"),
+            replace(small, seed=1),
+            replace(small, model=str(model_directory("gpt2"))),
+        )
+    ]
+    assert places[0] == places[1]
+    assert len(set(places)) == 3
+    assert places[0].name.startswith("eval-model-")
+    assert (places[0] / "report.json").is_file()
 
 
 def test_a_book_without_a_directory_keeps_nothing():

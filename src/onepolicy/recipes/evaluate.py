@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ from onepolicy.run.seeding import derive_seed
 from onepolicy.tasks.base import makes_problems
 from onepolicy.types import Generator, Metrics, Sampling
 
+AUTO = "auto"
+"""The directory below runs/ that is named after the model and what decides its samples."""
 MADE_SIZE = 512
 """Problems of a set that makes its own, when no number is given."""
 
@@ -88,7 +91,7 @@ class Config:
     ngram: int = DEFAULT_N
     """Words in a row that count as a copy; 13 as in GPT-3, 8 finds more."""
     out: str = ""
-    """Directory for the report and every sample; a second call with the same settings goes on. Empty writes none."""
+    """Directory for the report and every sample; the same call again goes on. Empty writes none, auto names one."""
     problems: ProblemOptions = field(default_factory=ProblemOptions)
     machine: Machine = field(default_factory=Machine)
 
@@ -132,7 +135,7 @@ def main(config: Config) -> Report:
     if not config.names:
         raise ConfigError(f"tasks is {config.tasks!r}; give at least one task set, see: onepolicy list.")
     torch.set_num_threads(config.machine.threads)
-    language, settings, results = _evaluate(config)
+    config, language, settings, results = _evaluate(config)
     pairs = against(results, _other(config)) if config.against else []
     metrics: Metrics = {}
     for result in results:
@@ -152,8 +155,7 @@ def main(config: Config) -> Report:
 def arguments(argv: Sequence[str]) -> list[str]:
     """A command line with its short forms written out: up to two models before the fields, -k, --limit.
 
-    Without --out a directory below runs/ is named after the model and the rest of the line, so that the same line again
-    goes on where it was killed.
+    Without --out it is AUTO: the same line again goes on where it was killed.
 
     >>> arguments(["a", "b", "-k", "8", "--limit=5", "--out", "x"])
     ['--model', 'a', '--against', 'b', '--k', '8', '--size=5', '--out', 'x']
@@ -171,7 +173,7 @@ def arguments(argv: Sequence[str]) -> list[str]:
         rest.append(short.get(flag, flag) + equals + value)
     line = [*named, *rest]
     if words and not any(word.partition("=")[0] in ("--out", "-h", "--help") for word in line):
-        line += ["--out", f"runs/eval-{Path(words[0]).name}-{derive_seed(*line) % 16**6:06x}"]
+        line += ["--out", AUTO]
     return line
 
 
@@ -190,12 +192,15 @@ def tasks_of(config: Config, name: str) -> Problems:
     )
 
 
-def _evaluate(config: Config) -> tuple[Language, dict[str, Any], list[Result]]:
-    """The model, what decides its attempts, and the results."""
+def _evaluate(config: Config) -> tuple[Config, Language, dict[str, Any], list[Result]]:
+    """The configuration with its directory, the model, what decides its attempts, and the results."""
     language = language_of(config.model)
     language.model.to(config.machine.device)
     sets = [_asked(config, name, language) for name in config.names]
     settings = _settings(config, language, sets)
+    if config.out == AUTO:
+        name = f"eval-{Path(config.model).resolve().name}-{derive_seed(json.dumps(settings)) % 16**6:06x}"
+        config = replace(config, out=str(Path("runs") / name))
     batch = max(1, 2 * config.machine.slots // max(1, config.k))
     book = Book(Path(config.out) if config.out else None, settings, batch)
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
@@ -207,7 +212,7 @@ def _evaluate(config: Config) -> tuple[Language, dict[str, Any], list[Result]]:
             with progress(total, f"evaluation, {asked.name}") as bar:
                 results.append(_one(config, asked, language, generator, judge, book, bar))
     book.close()
-    return language, settings, results
+    return config, language, settings, results
 
 
 def _asked(config: Config, name: str, language: Language) -> Asked:
@@ -304,7 +309,7 @@ def _other(config: Config) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
         return scores_of(read_problems(place))
     out = str(Path(config.out) / "against") if config.out else ""
     second = replace(config, model=config.against, against="", contamination="", out=out)
-    _, settings, results = _evaluate(second)
+    _, _, settings, results = _evaluate(second)
     if out:
         write(Path(out), config.against, settings, results, [], "")
     return {result.name: result.scores() for result in results}
