@@ -163,7 +163,7 @@ def test_the_command_trains_seeds_reports_loads_and_resumes(tmp_path, capsys):
     assert found[-1]["eval/return"] == pytest.approx(np.mean(scores))
     loaded = op.load(place)
     assert loaded.metrics["eval/return"] == max(scores)
-    action, _ = loaded.policy.act(torch.zeros(5, 4))
+    action = loaded.policy.act(torch.zeros(5, 4))
     assert action.shape == (5,)
     assert set(action.tolist()) <= {0, 1}
     before = prints(place)
