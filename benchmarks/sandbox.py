@@ -1,15 +1,12 @@
 """What a sandboxed run costs: milliseconds a run by kind of test, and runs a second with several slots at once.
 
-    python benchmarks/sandbox.py [--runs 40] [--out benchmarks/results/sandbox.json]
-
-Processor time is that of the sandbox's processes; it depends less on what else the machine does than the wall clock.
+python benchmarks/sandbox.py [--runs 40] [--out benchmarks/results/sandbox.json]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -67,11 +64,8 @@ def main() -> None:
     rows: dict[str, Record] = {}
     for name, run in kinds(box).items():
         run()
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         each = timed(run, given.runs)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000 / given.runs
-        rows[name] = {"median_ms": median(each), "min_ms": min(each), "max_ms": max(each), "processor_ms": spent}
+        rows[name] = {"median_ms": median(each), "min_ms": min(each), "max_ms": max(each)}
     rates = {str(threads): at_once(box, threads, 4 * given.runs) for threads in (1, 2, 4)}
     record: Record = {"machine": where, "layers": list(box.backend.layers), "self_test_seconds": opened, "kinds": rows}
     write_json(given.out, record | {"runs_per_second": rates, "load_average_at_end": round(os.getloadavg()[0], 2)})
