@@ -84,6 +84,11 @@ class PromptStream:
             seen.add(task.id)
         self._stream = Shuffled(tasks, batch_size, seed, "prompts")
 
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """All tasks."""
+        return self._stream.items
+
     def next(self) -> list[Task]:
         """The next batch_size tasks."""
         return self._stream.next()

@@ -163,3 +163,24 @@ class Update:
             raise ConfigError(f"correction_cap is {self.correction_cap}; a weight of 1 must pass. Set it >= 1.")
         if self.max_grad_norm < 0 or (self.kl_coef is not None and self.kl_coef < 0):
             raise ConfigError(f"{self}: max_grad_norm and kl_coef are at least 0; 0 switches them off.")
+
+
+@dataclass(frozen=True)
+class Asynchronous:
+    """Generation in a process of its own while training goes on."""
+
+    staleness: int | None = None
+    """Updates that the weights of a rollout are behind; 0 waits for each; None generates in this process."""
+    decoupled: bool = False
+    """The clip holds on to the policy before the update, not to the older one that sampled (decoupled PPO); with
+    update.correction its samples are weighed."""
+    timeout: float = 600.0
+    """Seconds in which a rollout must come; what hangs is named."""
+    threads: int = 1
+    """CPU threads of the generating process."""
+
+    def __post_init__(self) -> None:
+        if self.staleness is not None and self.staleness < 0:
+            raise ConfigError(f"staleness is {self.staleness}; it counts updates. Set it >= 0, or leave it out.")
+        if not self.timeout > 0 or self.threads < 1:
+            raise ConfigError(f"timeout is {self.timeout} and threads {self.threads}; both are above 0.")
