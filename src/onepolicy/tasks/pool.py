@@ -83,6 +83,7 @@ class VerifierPool:
         self._counts: Counter[str] = Counter()
         self._seconds = 0.0
         self._tickets = 0
+        self._looked = 0.0
         self._closing = False
         self._thread: threading.Thread | None = None
         self._nursery: Nursery | None = None
@@ -208,8 +209,8 @@ class VerifierPool:
             if worker.tickets:
                 looking = not worker.parked and (worker.noted is None or self._pressing(worker))
                 limit = worker.started + (patience if looking else self.timeout)
-                limits.append(limit if limit > now else now + patience / 2)
-        return min(limits) - now + 0.001 if limits else None
+                limits.append(max(limit, self._looked + patience / 2))
+        return max(0.0, min(limits) - now) + 0.001 if limits else None
 
     def _pressing(self, worker: Worker) -> bool:
         """Whether others wait for this worker's place and there is one to take instead."""
@@ -263,12 +264,16 @@ class VerifierPool:
         self._counts["hired"] += 1
         return worker
 
-    def _dismiss(self, worker: Worker) -> str:
-        """End a worker; its answers that it has not begun go back to the head of the queue."""
+    def _dismiss(self, worker: Worker) -> None:
+        """End a worker."""
+        self._leave(worker).dismiss(worker)
+
+    def _leave(self, worker: Worker) -> Nursery:
+        """Take a worker off the staff; its answers that it has not begun go back to the head of the queue."""
         del self._staff[worker.connection]
         self._queue.extendleft([self._out.pop(ticket) for ticket in reversed(worker.tickets)])
         assert self._nursery is not None
-        return self._nursery.dismiss(worker)
+        return self._nursery
 
     def _hear(self, worker: Worker) -> None:
         """Take a worker's next score."""
@@ -300,7 +305,7 @@ class VerifierPool:
             self._queue.appendleft(first)
             first = None
         try:
-            ended = self._dismiss(worker)
+            ended = self._leave(worker).bury(worker)
         except NurseryLost:
             if first is not None:
                 self._queue.appendleft(first)
@@ -310,9 +315,12 @@ class VerifierPool:
 
     def _watch(self, now: float) -> None:
         """Kill who is over time; park who takes long while others wait; keep the parked's memory in bounds."""
+        if now < self._looked + self.timeout * PATIENCE / 2:
+            return
+        self._looked = now
         for worker in list(self._staff.values()):
             took = now - worker.started
-            if not worker.tickets or took < self.timeout * PATIENCE:
+            if not worker.tickets or took < self.timeout * (1.0 if worker.parked else PATIENCE):
                 continue
             worked, doing = worker.effort()
             if took >= self.timeout and self._spent(took, worked, doing):

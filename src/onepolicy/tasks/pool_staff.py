@@ -79,8 +79,17 @@ class Nursery:
                 raise NurseryLost from error
         return Worker(int(pid), Connection(ours.detach()), self.taught)
 
-    def dismiss(self, worker: Worker) -> str:
-        """Kill a worker and all it started; how it had ended, in words, if it was dead already."""
+    def dismiss(self, worker: Worker) -> None:
+        """Kill a worker and all it started, without waiting for its end: on a busy machine dying takes its time."""
+        kill_group(worker.pid)
+        worker.connection.close()
+        try:
+            self.control.send(("forget", worker.pid))
+        except OSError as error:
+            raise NurseryLost from error
+
+    def bury(self, worker: Worker) -> str:
+        """How a worker ended that has died, in words."""
         kill_group(worker.pid)
         worker.connection.close()
         status = self._ask("reap", worker.pid)

@@ -36,9 +36,13 @@ def nursery(control: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     verifiers: dict[int, Verifier] = {}
     children: set[int] = set()
+    doomed: set[int] = set()
     try:
         while True:
             order, *rest = control.recv()
+            for pid in [pid for pid in doomed if os.waitpid(pid, os.WNOHANG)[0]]:
+                doomed.discard(pid)
+                children.discard(pid)
             if order == "import":
                 control.send(_attempt(import_module, rest[0]))
             elif order == "learn":
@@ -50,6 +54,8 @@ def nursery(control: Connection) -> None:
             elif order == "reap":
                 control.send(os.waitpid(rest[0], 0)[1])
                 children.discard(rest[0])
+            elif order == "forget":
+                doomed.add(rest[0])
     except (EOFError, OSError):
         pass
     finally:
