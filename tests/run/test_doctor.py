@@ -112,6 +112,25 @@ SICK = {
     ),
     "length drift": ({"rollout/length": list(40 + 5.0 * STEPS)}, "warning", ["tokens"]),
     "repetition": ({}, "warning", ["15 of the last 25"]),
+    "reward hacking": (
+        {"eval/score": [0.1, 0.5, 0.9], "eval/true_score": [0.1, 0.4, 0.2]}, "problem", ["0.1 to 0.9", "by way of 0.4"],
+    ),
+    "languages mixed": ({"rollout/language": list(np.linspace(0.95, 0.7, N))}, "warning", ["26 %", "over 10 %"]),
+    "stale samples": ({"rollout/staleness": [12.0] * N}, "problem", ["12 updates"]),
+    "few effective samples": ({"rollout/effective_share": [0.3] * N}, "problem", ["30 %"]),
+    "reward model out of range": ({"rollout/in_range": [0.8] * N}, "warning", ["20 %"]),
+    "chosen answers unlearnt": (
+        {"dpo/chosen_drift": list(-0.2 * STEPS + 0.1 * NOISE), "dpo/margin": list(0.1 * STEPS)}, "warning",
+        ["nats less"],
+    ),
+    "updates without effect": (
+        {"policy/surrogate_before": [0.0] * N, "policy/surrogate_after": [-0.01] * N, "policy/loss": [1e-4] * N},
+        "warning", ["says nothing", "did not rise"],
+    ),
+    "surrogate": (
+        {"policy/surrogate_before": [0.0] * N, "policy/surrogate_after": [0.02] * N, "policy/loss": [1e-4] * N},
+        "info", ["rose by 0.02"],
+    ),
 }  # fmt: skip
 
 
@@ -149,7 +168,16 @@ EDGE = {
     "loss not finite": {"learner/loss": [math.nan] * 50 + [0.1] * 10},
     "no learning": {"rollout/score": list(0.4 + 0.05 * NOISE)[:29]},
     "length drift": {"rollout/length": list(40 + 1.0 * STEPS)},
-}
+    "reward hacking": {"eval/score": [0.1, 0.5, 0.9], "eval/true_score": [0.1, 0.4, 0.38]},
+    "languages mixed": {"rollout/language": [0.91] * N},
+    "stale samples": {"rollout/staleness": [8.0] * N},
+    "few effective samples": {"rollout/effective_share": [0.51] * N},
+    "reward model out of range": {"rollout/in_range": [0.96] * N},
+    "chosen answers unlearnt": {"dpo/chosen_drift": list(-5.0 + 0.1 * NOISE), "dpo/margin": [1.0] * N},
+    "updates without effect": {
+        "policy/surrogate_before": [0.0] * N, "policy/surrogate_after": [0.01] * N, "policy/loss": [1e-4] * N,
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EDGE)

@@ -219,6 +219,8 @@ def fit(
     baseline: MovingBaseline | None = None,
     proximal: Callable[[PolicyBatch], tuple[PolicyBatch, Metrics]] | None = None,
     renew: Callable[[int], None] | None = None,
+    probe: Callable[[PolicyBatch], float] | None = None,
+    probed: Callable[[int], bool] = lambda step: True,
     epochs: int,
     parts: int,
     pad_id: int,
@@ -233,7 +235,9 @@ def fit(
     the reference policy, None without a KL term. publish(step): the weights go to the generator. baseline: subtracted
     from scores, beside or instead of the group's. proximal(batch): the batch with logp_old and its advantages weighed
     for samples of another policy, and metrics; None for samples of this one. renew(step): the reference becomes the
-    policy, where it is time. after_step(step, metrics): called with 1-based steps; logs, evaluates, saves; True stops.
+    policy, where it is time. probe(batch): ratio times advantage, measured before and after the updates of the 1-based
+    steps for which probed(step). after_step(step, metrics): called with 1-based steps; logs, evaluates, saves; True
+    stops.
     """
     for step in range(start, steps):
         if renew is not None:
@@ -249,6 +253,9 @@ def fit(
             if proximal is not None:
                 batch, found = proximal(batch)
                 metrics |= found
+            looked = probe if probe is not None and probed(step + 1) else None
+            if looked is not None:
+                metrics["policy/surrogate_before"] = looked(batch)
             updates = [
                 learner.step(part)
                 for epoch in range(epochs)
@@ -256,6 +263,8 @@ def fit(
             ]
             metrics |= {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
             metrics["rollout/logp_gap"] = updates[0]["learner/logp_gap"]
+            if looked is not None:
+                metrics["policy/surrogate_after"] = looked(batch)
             publish(step + 1)
         metrics["rollout/trained"] = 0.0 if batch is None else len(batch) / len(episodes)
         if after_step(step + 1, metrics):

@@ -75,3 +75,15 @@ def proximal_of(
         return replace(batch, logp_old=old, advantage=batch.advantage * weight), metrics
 
     return apply
+
+
+def surrogate_of(policy: Any, *, budget: int | None) -> Callable[[PolicyBatch], float]:
+    """The function that measures ratio times advantage on a batch, its counted elements' mean, with today's weights."""
+
+    def measure(batch: PolicyBatch) -> float:
+        logp = evaluate_in_parts(policy, batch, budget).logp
+        old = batch.logp_behaviour if batch.logp_old is None else batch.logp_old
+        gain = torch.exp(logp - old) * batch.advantage
+        return float(gain[batch.mask].mean())
+
+    return measure

@@ -19,7 +19,7 @@ from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.rows import RowLearner
 from onepolicy.recipes.arena import Arena, Rescore, arena_of, rescorer, reward_model_for
 from onepolicy.recipes.language import Language, language_of, load_language, save_final
-from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
+from onepolicy.recipes.loop import Loop, alarms_of, open_run, require_count, require_positive
 from onepolicy.recipes.online import OnlineRows
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions
 from onepolicy.recipes.reference import reference_logp
@@ -197,6 +197,7 @@ def train_on(
             evaluate=sit,
             parts=parts,
             shown={"dpo/accuracy": "right", "eval/win_rate": "wins"},
+            stop_on=alarms_of(config.exam.stop_on),
         )
         dpo.fit(learner, stream, start=start, steps=steps, before_step=before_step, after_step=loop.after_step)
     loop.stop_if_interrupted()

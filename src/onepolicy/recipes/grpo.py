@@ -23,11 +23,11 @@ from onepolicy.core.conventions import ESTIMATORS, convention, policy_loss_of
 from onepolicy.data.prompts import PromptStream
 from onepolicy.learning.learner import PolicyLearner
 from onepolicy.recipes import sft as sft_recipe
-from onepolicy.recipes.anchor import Reference, proximal_of
+from onepolicy.recipes.anchor import Reference, proximal_of, surrogate_of
 from onepolicy.recipes.asynchronous import Ahead, Worker
 from onepolicy.recipes.grpo_config import Config, baseline_of, credit_of, kl_coef_of, optim_of
 from onepolicy.recipes.language import Language, characters_of, load_language, open_language
-from onepolicy.recipes.loop import Loop, open_run
+from onepolicy.recipes.loop import Loop, alarms_of, open_run
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
 from onepolicy.recipes.rollouts import Here, actor_of, make_act
 from onepolicy.recipes.textual import Exam, Problems, say_sizes, starting_config, that_fit
@@ -212,6 +212,7 @@ def train_on(
             evaluate=lambda step: sit(step, final=step == config.steps),
             parts=parts,
             shown={"rollout/score": "score", "eval/accuracy": "held-out"},
+            stop_on=alarms_of(config.exam.stop_on),
             timing=judge.timing,
         )
         grpo.fit(
@@ -228,6 +229,8 @@ def train_on(
                 budget=config.machine.micro_tokens,
                 decoupled=config.asynchronous.decoupled,
             ),
+            probe=surrogate_of(language.policy, budget=machine.micro_tokens) if config.exam.probe else None,
+            probed=lambda step: step in (1, config.steps) or bool(config.eval_every and step % config.eval_every == 0),
             publish=lambda version: source.publish(language.state(), version),
             credit=credit_of(config),
             epochs=config.update.epochs,

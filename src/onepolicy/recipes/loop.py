@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onepolicy.errors import ConfigError
+from onepolicy.errors import ConfigError, TrainingError
+from onepolicy.run import doctor
 from onepolicy.run.config import EXIT_INTERRUPTED, to_json
 from onepolicy.run.run import Run
 from onepolicy.types import Metrics
@@ -58,7 +59,8 @@ class Loop:
 
     evaluate: measured at multiples of eval_every and after the last step; its metrics join the step's.
     parts: what a checkpoint holds. shown: metric -> short name, on the progress bar. timing: what else the clock said
-    of the step. started: of the session.
+    of the step. stop_on: names or severities of the doctor's findings at which training stops, looked for with each
+    evaluation and checkpoint. started: of the session.
     """
 
     run: Run
@@ -70,6 +72,8 @@ class Loop:
     parts: Mapping[str, Any]
     shown: Mapping[str, str]
     timing: Callable[[], Metrics] = dict
+    stop_on: tuple[str, ...] = ()
+    alarm: str = ""
     started: float = field(default_factory=time.perf_counter)
 
     def after_step(self, step: int, metrics: Metrics) -> bool:
@@ -80,13 +84,38 @@ class Loop:
             metrics |= self.evaluate(step)
         self.run.log(step, metrics, {"time/step_seconds": seconds, **self.timing()})
         self.bar.advance(1, **{short: metrics[name] for name, short in self.shown.items() if name in metrics})
-        if done or self.run.interrupted or (self.save_every and step % self.save_every == 0):
+        due = any(every and step % every == 0 for every in (self.eval_every, self.save_every))
+        if self.stop_on and due and not done:
+            self.alarm = self._heard()
+        if done or self.alarm or self.run.interrupted or (self.save_every and step % self.save_every == 0):
             self.run.save(step, **self.parts)
         self.started = time.perf_counter()
-        return self.run.interrupted and not done
+        return (self.run.interrupted or bool(self.alarm)) and not done
+
+    def _heard(self) -> str:
+        """The first finding to stop at, in words; "" for none."""
+        found = doctor.alarms(doctor.diagnose(self.run.directory), self.stop_on)
+        return f"{found[0].name}. {found[0].words} {found[0].advice}".strip() if found else ""
 
     def stop_if_interrupted(self) -> None:
-        """Leave with the distinct exit code when a signal ended training early; the checkpoint is already saved."""
+        """Leave when a signal or an alarm ended training early; the checkpoint is already saved.
+
+        A signal leaves with its distinct exit code. Raises: TrainingError for an alarm, with the finding.
+        """
+        if self.alarm:
+            raise TrainingError(
+                f"stopped by the doctor: {self.alarm} The run is saved; see onepolicy doctor "
+                f"{self.run.directory}, and go on without stop_on if that is wanted."
+            )
         if self.run.interrupted:
             print(f"Interrupted and saved. Continue with: onepolicy resume {self.run.directory}")
             raise SystemExit(EXIT_INTERRUPTED)
+
+
+def alarms_of(words: str) -> tuple[str, ...]:
+    """The findings that a comma-separated list names.
+
+    >>> alarms_of("problem, reward hacking")
+    ('problem', 'reward hacking')
+    """
+    return tuple(word.strip() for word in words.split(",") if word.strip())

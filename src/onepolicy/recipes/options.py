@@ -60,6 +60,10 @@ class ExamOptions:
     """Problems at most."""
     k: int = 0
     """Sampled completions per problem at the first and last sitting, for avg@k, pass@k and maj@k; 0 is greedy only."""
+    stop_on: str = ""
+    """Findings of the doctor at which training is saved and stopped: names, or problem, warning; commas between."""
+    probe: bool = True
+    """Measure the surrogate before and after the updates of the rollouts that are followed by an exam."""
 
     def __post_init__(self) -> None:
         require_positive(self, "size")

@@ -27,7 +27,7 @@ from onepolicy.nn.scorer import new_scorer
 from onepolicy.nn.token_critic import TokenActorCritic
 from onepolicy.recipes.arena import Arena, arena_of, rescorer, reward_model_for
 from onepolicy.recipes.language import Language, language_of, load_language, save_final
-from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
+from onepolicy.recipes.loop import Loop, alarms_of, open_run, require_count, require_positive
 from onepolicy.recipes.mixing import Mixer, Ptx, Text, text_of
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Update
 from onepolicy.recipes.scoring import RewardModel, ScorerDirectory, trained_reward_model
@@ -208,6 +208,7 @@ def train_on(
             evaluate=sit,
             parts=parts,
             shown={"rlhf/score": "score", "rlhf/kl": "KL", "eval/win_rate": "wins"},
+            stop_on=alarms_of(config.exam.stop_on),
             timing=judge.timing,
         )
         rlhf.fit(

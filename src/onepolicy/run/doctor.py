@@ -1,7 +1,7 @@
 """The doctor: reads a run, alive or dead, and says in words what is wrong with it and what to do.
 
-In: findings and their order, and how they are shown. The rules are in updates.py and symptoms.py (what the metrics
-say) and vitals.py (process, checkpoints, disk, speed); what they read is in history.py. No torch here.
+In: findings and their order, and how they are shown. The rules are in updates.py, symptoms.py and alignment.py (what
+the metrics say) and vitals.py (process, checkpoints, disk, speed); what they read is in history.py. No torch here.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from onepolicy.run.alignment import ALIGNMENT
 from onepolicy.run.history import Finding, read_history
 from onepolicy.run.symptoms import SYMPTOMS
 from onepolicy.run.updates import UPDATES
 from onepolicy.run.vitals import VITALS
 
-__all__ = ["Finding", "diagnose", "format"]
+__all__ = ["Finding", "alarms", "diagnose", "format"]
 
+RULES = (*UPDATES, *SYMPTOMS, *ALIGNMENT)
 ORDER = ("problem", "warning", "info", "good")
 MARKS = {"problem": "[bold red]problem[/]", "warning": "[yellow]warning[/]", "info": "note", "good": "[green]good[/]"}
 
@@ -30,11 +32,20 @@ def diagnose(run_dir: str | Path) -> list[Finding]:
     history = read_history(Path(run_dir))
     found = [finding for rule in VITALS for finding in rule(history)]
     by_seed = history.by_seed()
-    told = [(seed, finding) for seed, own in by_seed.items() for rule in (*UPDATES, *SYMPTOMS) for finding in rule(own)]
+    told = [(seed, finding) for seed, own in by_seed.items() for rule in RULES for finding in rule(own)]
     for name in dict.fromkeys(finding.name for _, finding in told):
         same = [(seed, finding) for seed, finding in told if finding.name == name]
         found.append(_of_seeds(same, len(by_seed)))
     return sorted(found, key=lambda finding: ORDER.index(finding.severity))
+
+
+def alarms(findings: Sequence[Finding], chosen: Sequence[str]) -> list[Finding]:
+    """The findings at which a run is to stop: chosen by name, or all of a severity ("problem", "warning").
+
+    >>> alarms([Finding("problem", "KL blow-up", ""), Finding("good", "learning", "")], ["problem"])[0].name
+    'KL blow-up'
+    """
+    return [finding for finding in findings if finding.name in chosen or finding.severity in chosen]
 
 
 def _of_seeds(same: Sequence[tuple[str, Finding]], seeds: int) -> Finding:

@@ -44,6 +44,10 @@ METRICS: dict[str, Metric] = {
     "model/imagined_reward": Metric("reward/step", "MBPO: mean reward of imagined steps."),
     "model/imagined_ends": Metric("share", "MBPO: imagined steps that end their episode."),
     "policy/temperature": Metric("reward/nat", "SAC: what entropy is worth."),
+    "policy/surrogate_before": Metric(
+        "reward", "Ratio times advantage before the rollout's updates, its samples' mean."
+    ),
+    "policy/surrogate_after": Metric("reward", "The same after them, on the same samples: what the updates gained."),
     "policy/penalty": Metric("reward/nat", "Coefficient of PPO's KL penalty in the rollout's updates."),
     "policy/step_share": Metric("share", "TRPO: of the full step, what the line search accepted; 0 for none."),
     "policy/cg_steps": Metric("count", "TRPO: conjugate gradient steps taken."),
