@@ -116,8 +116,8 @@ class SequenceInputs:
 class PolicyBatch:
     """The meeting point of CartPole and language models; every tensor is [B, T] but inputs.
 
-    inputs: [B, T, D] observations, SequenceInputs or TokenInputs. action: what was taken ([B, T] or [B, T, D]). mask: True where
-    the element counts. logp_behaviour: log-prob when sampled. advantage: reward units (or whitened).
+    inputs: [B, T, D] observations, SequenceInputs or TokenInputs. action: what was taken ([B, T] or [B, T, D]). mask:
+    True where the element counts. logp_behaviour: log-prob when sampled. advantage: reward units (or whitened).
     logp_old: of the proximal policy; None means logp_behaviour. logp_ref: of the reference policy, for a KL term.
     value_old, value_target: for the critic's loss.
     """

@@ -128,5 +128,5 @@ def _line(row: Any) -> dict[str, Any]:
 
 def _read(line: dict[str, Any]) -> Any:
     """A row as it was written; JSON has lists for tuples."""
-    kind = dpo.Single if "answer" in line else dpo.Pair
+    kind: Any = dpo.Single if "answer" in line else dpo.Pair
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in line.items()})

@@ -63,6 +63,7 @@ TASKS: dict[str, str] = {
     "arc-challenge": "onepolicy.tasks.arc:load_challenge",
     "arc-easy": "onepolicy.tasks.arc:load_easy",
     "arithmetic": "onepolicy.tasks.arithmetic:load",
+    "bilingual": "onepolicy.tasks.bilingual:load",
     "code": "onepolicy.tasks.code_lines:load",
     "code-file": "onepolicy.tasks.code_sets:load_file",
     "countdown": "onepolicy.tasks.countdown:load",
@@ -76,6 +77,7 @@ TASKS: dict[str, str] = {
     "maths": "onepolicy.tasks.math_sets:maths",
     "mbpp": "onepolicy.tasks.code_sets:load_mbpp",
     "minerva": "onepolicy.tasks.math_sets:minerva",
+    "mixture": "onepolicy.tasks.mixture:load",
     "olympiadbench": "onepolicy.tasks.math_sets:olympiadbench",
     "reasoning-gym": "onepolicy.tasks.reasoning_gym:load",
 }
@@ -175,9 +177,7 @@ def conversation(question: str, system: str = "") -> Conversation:
     return (*head, Message("user", question))
 
 
-def check_gold(
-    tasks: Iterable[Task], form: AnswerFormat = TAGGED, prove: Verifier | None = None
-) -> GoldReport:
+def check_gold(tasks: Iterable[Task], form: AnswerFormat = TAGGED, prove: Verifier | None = None) -> GoldReport:
     """Whether each gold answer, written in `form`, is judged right by its own verifier, or by `prove` in its place.
 
     A task whose meta says `no_gold` has none to check: its verifier judges by the constraints of the prompt alone.
