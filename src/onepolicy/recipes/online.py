@@ -119,7 +119,8 @@ def best_and_worst(group: Sequence[Episode]) -> list[dpo.Pair]:
     worst = min(known, key=lambda e: e.score.value or 0.0)
     if best.score.value == worst.score.value:
         return []
-    return [dpo.Pair(*((list(e.tokens), list(e.is_action)) for e in (best, worst)))]
+    chosen, rejected = ((list(e.tokens), list(e.is_action)) for e in (best, worst))
+    return [dpo.Pair(chosen, rejected)]
 
 
 def _line(row: Any) -> dict[str, Any]:
