@@ -113,6 +113,19 @@ def test_a_reward_in_a_file(tmp_path):
             scorer_of(path)
 
 
+def test_a_reward_by_name_is_the_overlap_with_the_answer():
+    """`--reward chrf`: 1 for the answer itself, what sacrebleu says of a part of it, 0 for none of its letters."""
+    fox = replace(task(), answer="the quick brown fox jumps")
+    texts = ["the quick brown fox jumps", "the quick brown dog", "zzz"]
+    for metric in ("bleu", "chrf", "rougeL"):
+        whole, part, nothing = (score.value for score in scorer_of(metric)([(fox, text) for text in texts]))
+        assert (whole, nothing) == (pytest.approx(1.0), 0.0)
+        assert 0.0 < part < 1.0
+    assert scorer_of("rougeL")([(fox, texts[1])])[0].value == pytest.approx(2 * 3 / (4 + 5))  # 3 words common
+    with pytest.raises(ConfigError, match=r"'blue' cannot be imported: give module:function\. Did you mean 'bleu'"):
+        scorer_of("blue")
+
+
 def family(split="train", *, name, n=5, at_most=False, seed=0, colour="red", sizes=(), **rest):
     """Sets that share a loader, each with options that it checks itself."""
     if unknown := set(rest) - {"extra"}:

@@ -75,7 +75,7 @@ class Config:
     reward_model: str = ""
     """Run or model that judges answers; empty for the task's verifier."""
     reward: str = ""
-    """Own reward function that judges answers, as module:f or path/to/file.py:f."""
+    """What judges answers: bleu, chrf, … with the task's answer, or an own function as module:f or file.py:f."""
     re_encode: bool = False
     """The reward model has another tokenizer: tokenise texts again for it."""
     steps: int = 0

@@ -80,7 +80,7 @@ class Config:
     reward_model: str = ""
     """Run or model that scores answers; empty for the task's verifier."""
     reward: str = ""
-    """Own reward function as module:f or path/to/file.py:f."""
+    """bleu, chrf or another overlap with the task's answer, or an own function as module:f or path/to/file.py:f."""
     re_encode: bool = False
     """The reward model has another tokenizer: tokenise texts again for it."""
     critic: str = ""

@@ -8,14 +8,16 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, final
 
-from onepolicy.errors import ConfigError
+from onepolicy.errors import ConfigError, nearest
 from onepolicy.recipes.options import Machine
 from onepolicy.tasks.base import TaskSet, as_reward
 from onepolicy.tasks.pool import PoolStats, VerifierPool
+from onepolicy.tasks.text import METRICS, Metric, OverlapVerifier
 from onepolicy.tasks.verdicts import Scorer, verify_each
 from onepolicy.types import Metrics, Score, Task
 
@@ -73,12 +75,18 @@ class Judge:
 def scorer_of(path: str) -> Scorer:
     """The scorer of `module:function` or `path/to/file.py:function`, or each task's own verifier when empty.
 
-    Modules are looked for in the current directory too.
+    A metric's name (tasks/text.py: bleu, chrf, rougeL, …) is the overlap with the task's answer and references, in
+    [0, 1]. Modules are looked for in the current directory too.
     Raises: ConfigError when it cannot be imported; RewardError when it cannot be called as a reward function.
     """
     if not path:
         return verify_each
+    named: dict[str, Metric] = {metric: metric for metric in METRICS}
+    if path in named:
+        return overlap(named[path])
     place, _, name = path.rpartition(":")
+    if not place and path.isidentifier():
+        raise ConfigError(f"reward {path!r} cannot be imported: give module:function. {nearest(path, METRICS)}")
     try:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
@@ -95,6 +103,12 @@ def scorer_of(path: str) -> Scorer:
         return reward.batch([task for task, _ in pairs], [text for _, text in pairs])
 
     return score
+
+
+def overlap(metric: Metric) -> Scorer:
+    """The scorer that compares every completion with its task's references, by a metric of tasks/text.py."""
+    verifier = OverlapVerifier(metric)
+    return lambda pairs: verify_each([(replace(task, verifier=verifier), text) for task, text in pairs])
 
 
 def _file_module(file: Path) -> ModuleType:
