@@ -7,12 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from onepolicy.algos.dpo import Objective
 from onepolicy.errors import ConfigError, DataError, ModelError, RewardError
 from onepolicy.recipes import dpo, reward_model
+from onepolicy.recipes.arena import rescorer
 from onepolicy.recipes.options import ExamOptions, Machine, Tiny
+from onepolicy.recipes.scoring import trained_reward_model
 from onepolicy.tasks import letters
+from onepolicy.types import Episode, Score
 
 DEATHS = [
     (1, "before log"), (1, "in save"), (2, "after save"), (3, "after log"), (3, "after save"), (4, "after save"),
@@ -96,6 +100,14 @@ def test_a_reward_model_judges_and_one_with_other_tokens_is_refused(tiny, tmp_pa
     found = dpo.main(tiny("judged", reward_model=str(tmp_path / "same"), **ONLINE)).metrics
     assert "eval/true_score" in found  # the task's own score beside the model's
     assert found["eval/true_score"] != found["eval/score"]
+    model = trained_reward_model(str(tmp_path / "same"))
+    model.scorer.known = (-0.5, 0.5)
+    episode = Episode("t", 0, (2, 3), (False, True), (0.0, -1.0), Score(7.0))
+    scores = iter([0.4, 0.6])
+    model.scorer.forward = lambda inputs: torch.tensor([next(scores)])
+    inside, outside = (rescorer(model, re_encode=False)([episode], [])[0].score for _ in range(2))
+    assert inside.parts == {"task": 7.0, "in_range": 1.0}
+    assert outside.parts == {"task": 7.0, "in_range": 0.0}
     with pytest.raises(ModelError, match="another tokenizer"):
         dpo.main(tiny("refused", reward_model=str(tmp_path / "other")))
     dpo.main(tiny("said", reward_model=str(tmp_path / "other"), re_encode=True))

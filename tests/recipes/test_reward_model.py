@@ -67,6 +67,8 @@ def test_demonstrations_are_worth_nothing_on_average_and_the_model_opens_everywh
     )
     assert sum(model.score_tokens([tokens for tokens, _ in data.demonstrations])) == pytest.approx(0.0, abs=1e-4)
     again = op.load(config.out).policy
+    seen = [x for row in data.held_out for x in model.score_tokens([tokens for tokens, _ in row.examples])]
+    assert again.scorer.known == pytest.approx((min(seen), max(seen)), abs=1e-5)
     prompt, answers = "c-f8?", ["cacac", "ff"]
     assert again.score(prompt, answers) == pytest.approx(model.score(prompt, answers), abs=1e-6)
     plain = AutoModelForSequenceClassification.from_pretrained(f"{config.out}/checkpoints/step-4/reward_model")

@@ -29,7 +29,8 @@ class Scorer(nn.Module):
 
     model: a transformers sequence-classification model with one label (`new_scorer`, `load_scorer`). The score of row b
     is gain * head(h at its last real token) - shift; `gain`, `shift` are buffers that put rewards on a known scale
-    (Ziegler et al. 2019; InstructGPT: demonstrations score 0 on average). Dropout is always off.
+    (Ziegler et al. 2019; InstructGPT: demonstrations score 0 on average). known: the lowest and the highest
+    score of texts like those it was trained on, None where nobody noted them. Dropout is always off.
     Source: Stiennon et al. 2020, section 3.4; Ouyang et al. 2022, section 3.5.
     """
 
@@ -46,6 +47,7 @@ class Scorer(nn.Module):
         self.model = model
         self.register_buffer("gain", torch.ones((), device=model.device))
         self.register_buffer("shift", torch.zeros((), device=model.device))
+        self.known: tuple[float, float] | None = None
         self.train(False)
 
     @property
@@ -100,6 +102,9 @@ class Scorer(nn.Module):
         """Scores from now on are gain * s - shift, s what they were."""
         self.shift.mul_(gain).add_(shift)
         self.gain.mul_(gain)
+        if self.known is not None:
+            low, high = sorted(gain * score - shift for score in self.known)
+            self.known = low, high
 
     def _head(self, states: Tensor) -> Tensor:
         return self.gain * head_of(self.model)(states).squeeze(-1).float() - self.shift
@@ -173,6 +178,8 @@ def load_scorer(path_or_id: str | Path, dtype: torch.dtype = torch.float32) -> S
     scorer = Scorer(model.eval())
     gain, shift = getattr(model.config, "reward_scale", (1.0, 0.0))
     scorer.rescale(gain=float(gain), shift=float(shift))
+    known = getattr(model.config, "reward_range", None)
+    scorer.known = None if known is None else (float(known[0]), float(known[1]))
     return scorer
 
 
@@ -184,6 +191,7 @@ def save_scorer(scorer: Scorer, tokenizer: Any, directory: str | Path) -> Path:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     scorer.model.config.reward_scale = [float(scorer.gain), float(scorer.shift)]
+    scorer.model.config.reward_range = None if scorer.known is None else list(scorer.known)
     with bars(visible=False):
         scorer.model.save_pretrained(directory)
     if tokenizer is not None:

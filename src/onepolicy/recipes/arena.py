@@ -45,7 +45,8 @@ def rescorer(model: RewardModel | None, *, re_encode: bool) -> Rescore:
             values = _of_texts(model, episodes, tasks)
         else:
             values = list(model.score_tokens([e.tokens for e in episodes]))
-        return [replace(e, score=_with_task(value, e.score)) for e, value in zip(episodes, values, strict=True)]
+        known = model.scorer.known
+        return [replace(e, score=_with_task(value, e.score, known)) for e, value in zip(episodes, values, strict=True)]
 
     return by_model if model is not None else lambda episodes, tasks: list(episodes)
 
@@ -61,8 +62,10 @@ def _of_texts(model: RewardModel, episodes: Sequence[Episode], tasks: Sequence[T
     return found
 
 
-def _with_task(value: float | None, by_task: Score) -> Score:
-    parts = {**by_task.parts, "task": by_task.value}
+def _with_task(value: float | None, by_task: Score, known: tuple[float, float] | None) -> Score:
+    parts: dict[str, float | None] = {**by_task.parts, "task": by_task.value}
+    if known is not None and value is not None:
+        parts["in_range"] = float(known[0] <= value <= known[1])
     return Score(value, parts, None if value is not None else "the reward model cannot read the text")
 
 

@@ -190,7 +190,14 @@ def split(rows: Sequence[Ranking], share: float, seed: int) -> tuple[list[Rankin
 
 
 def centre(model: RewardModel, data: Data) -> Metrics:
-    """The scores shifted so that the demonstrations' mean is 0 (InstructGPT, section 3.5); what it was."""
+    """The scores shifted so that the demonstrations' mean is 0 (InstructGPT, section 3.5); what it was.
+
+    The range of the held-out answers' scores is noted: what scores beyond it later is unlike anything that was ranked.
+    """
+    texts = [example for row in data.held_out for example in row.examples]
+    if texts:
+        seen = reward_model.scores_of(model.scorer, texts, pad_id=model.pad_id, budget=model.budget)
+        model.scorer.known = min(seen), max(seen)
     if not data.demonstrations:
         return {}
     found = reward_model.scores_of(model.scorer, data.demonstrations, pad_id=model.pad_id, budget=model.budget)
