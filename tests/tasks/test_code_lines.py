@@ -9,7 +9,18 @@ import pytest
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.tasks import code_lines
 from onepolicy.tasks.base import TAGGED, load_task_set
-from onepolicy.tasks.code_lines import LEVELS, LineLevel, answer, demonstrate, evaluate, expression, load, prove
+from onepolicy.tasks.code_lines import (
+    LEVELS,
+    STYLES,
+    LineLevel,
+    answer,
+    demonstrate,
+    evaluate,
+    expression,
+    folded,
+    load,
+    prove,
+)
 from onepolicy.tasks.verdicts import verify_each
 
 
@@ -34,6 +45,41 @@ def test_steps_apply_from_left_to_right_with_the_brackets_that_takes(words, give
 def test_lists():
     assert answer(("range", "plus", "count"), "a", ([3, -2, 5],)) == 10
     assert expression(("range", "times", "2"), "a") == "(max(a)-min(a))*2"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("larger plus 1 times 3", "max(x,y)*3+3"),
+        ("difference minus 3 minus 4", "x-y-7"),
+        ("sum minus 2 times 5", "(x+y)*5-10"),
+        ("gap plus 4 minus 4", "abs(x-y)"),
+        ("product times 2 times 7", "x*y*14"),
+        ("sum plus 4 times 2 modulo 7 plus 1 plus 1", "((x+y)*2+8)%7+2"),
+        ("larger plus 1 times 2 minus difference", "max(x,y)*2+2-(x-y)"),
+    ],
+)
+def test_folded_programs_have_one_factor_and_one_term(words, code):
+    """By hand: (m + 1) * 3 = 3 m + 3; a modulo or a second start ends what can be multiplied out."""
+    assert folded(tuple(words.split()), "x,y") == code
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_folded_programs_compute_what_plain_ones_do(level):
+    for task in load("train", level=level, n=60, at_most=True):
+        assert prove(task, demonstrate(task, "folded")).parts == {"correct": 1.0, "format": 1.0}
+
+
+def test_a_third_of_mixed_demonstrations_is_plain():
+    tasks = load("train", level=3, n=600, style="mixed")
+    programs = [talk[-1].content for talk in tasks.demonstrations(600, 0)]
+    by_prompt = {task.messages: task for task in tasks}
+    chosen = [by_prompt[talk[:-1]] for talk in tasks.demonstrations(600, 0)]
+    told = [(demonstrate(task, "plain"), demonstrate(task, "folded"), text) for task, text in zip(chosen, programs)]
+    plain = [text == first for first, second, text in told if first != second]
+    assert all(text in (first, second) for first, second, text in told)
+    assert 0.26 < sum(plain) / len(plain) < 0.41
+    assert STYLES["mixed"].count(expression) == 1
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -89,6 +135,16 @@ def test_demonstrations_and_a_prompt_in_words():
     assert load("test", n=1).demonstrate is None
 
 
+def test_both_notations_ask_for_the_same_programs():
+    words, signs = (load("train", level=4, n=30, notation=notation).tasks for notation in ("words", "signs"))
+    assert [task.id for task in words] == [task.id for task in signs]
+    for task, other in zip(words, signs):
+        assert task.messages[-1].content == "f(x,y):" + " ".join(task.meta["words"])
+        known = {"plus": "+", "minus": "-", "times": "*"}
+        assert other.messages[-1].content == "".join(known.get(word, word) for word in task.meta["words"])
+        assert set(other.messages[-1].content) <= set(code_lines.CHARACTERS)
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -108,6 +164,10 @@ def test_the_pure_check_runs_nothing(source):
 def test_settings_that_cannot_work_are_errors():
     with pytest.raises(ConfigError, match="levels are 1 to 6"):
         load(level=9)
+    with pytest.raises(ConfigError, match="Unknown style 'fold' of code"):
+        load(style="fold")
+    with pytest.raises(ConfigError, match="Unknown notation 'symbols' of code"):
+        load(notation="symbols")
     with pytest.raises(ConfigError, match="arguments x,y or a"):
         LineLevel(1, arguments="z")
     with pytest.raises(ConfigError, match="gave only"):

@@ -4,6 +4,9 @@ Steps apply from left to right, so brackets are needed where Python would take a
 the function is right: it runs in the sandbox on a few inputs, whose answers a small evaluator here works out from the
 words and never sends along. Gold programs are checked the same pure way when a set is loaded, and a sample of them in
 the sandbox besides. Which split a problem belongs to is a hash of its words.
+
+Demonstrations have two habits, both right: to write the steps as they were asked, or with all constants multiplied out
+(`max(x,y)*3+3`), which takes arithmetic that a small model does badly.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from functools import partial
 from random import Random
 from typing import Any, Literal
 
-from onepolicy.errors import ConfigError, DataError
+from onepolicy.errors import ConfigError, DataError, nearest
 from onepolicy.run.seeding import derive_rng, derive_seed
 from onepolicy.tasks.base import TaskSet, conversation
 from onepolicy.tasks.code import CodeVerifier
@@ -123,18 +126,25 @@ def load(
     n: int = 5_000,
     at_most: bool = False,
     seed: int = 0,
+    style: str = "plain",
+    notation: Literal["words", "signs"] = "words",
     system: str = "",
     mode: Literal["all", "share"] = "all",
     weights: RewardWeights = DEFAULT_WEIGHTS,
 ) -> TaskSet:
     """n different problems of a level, or of several in turn.
 
-    at_most: where a level has fewer, take them all. mode: whether a program is worth its share of tests passed, or
-    something only for all. counts: asked (n), tasks.
+    at_most: where a level has fewer, take them all. style: of the demonstrations (STYLES). notation: of the prompt
+    without a system message, `f(x,y):larger plus 1 times 3` or `larger+1*3`, both from left to right. mode: whether a
+    program is worth its share of tests passed, or something only for all. counts: asked (n), tasks.
 
-    Raises: ConfigError for an unknown level, more problems asked than the level has, unless at_most, or a machine
-    without a sandbox; DataError for a gold program that fails.
+    Raises: ConfigError for an unknown level or style, more problems asked than the level has, unless at_most, or a
+    machine without a sandbox; DataError for a gold program that fails.
     """
+    if style not in STYLES:
+        raise ConfigError(f"Unknown style {style!r} of code. {nearest(style, STYLES)}")
+    if notation not in ("words", "signs"):
+        raise ConfigError(f"Unknown notation {notation!r} of code. {nearest(notation, ('words', 'signs'))}")
     verifier = CodeVerifier(mode=mode, limits=LIMITS, form=TAGGED, weights=weights)
     tasks: list[Task] = []
     seen: set[str] = set()
@@ -143,11 +153,11 @@ def load(
         rng = Random(derive_seed(seed, "code", split, str(one)))
         for words in draw(partial(_make, one, rng), count, split, seen, str(one), at_most):
             meta = {"level": name, "tests": tests_of(words, one.arguments), "arguments": one.arguments, "words": words}
-            asked = _in_words(words, one.arguments) if system else f"f({one.arguments}):{' '.join(words)}"
-            program = f"def f({one.arguments}):return {expression(words, one.arguments)}"
-            tasks.append(
-                Task(f"code/{one.arguments}:{' '.join(words)}", conversation(asked, system), program, verifier, meta)
-            )
+            asked = f"f({one.arguments}):{' '.join(words)}" if notation == "words" else _in_signs(words)
+            asked = _in_words(words, one.arguments) if system else asked
+            gold = _program(expression(words, one.arguments), one.arguments)
+            task_id = f"code/{one.arguments}:{' '.join(words)}"
+            tasks.append(Task(task_id, conversation(asked, system), gold, verifier, meta))
     order = derive_rng(seed, "code", "order", split).permutation(len(tasks))
     tasks = [tasks[i] for i in order]
     _run_sample(verifier, tasks[:: max(1, len(tasks) // SAMPLE)][:SAMPLE])
@@ -155,15 +165,17 @@ def load(
         name=f"code/{split}",
         tasks=tuple(tasks),
         characters="" if system else CHARACTERS,
-        demonstrate=demonstrate if split == "train" else None,
+        demonstrate=partial(demonstrate, style=style) if split == "train" else None,
         counts={"asked": n, "tasks": len(tasks)},
         prove=prove,
     )
 
 
-def demonstrate(task: Task) -> str:
-    """The gold program as the answer, without thinking."""
-    return TAGGED.write("", task.answer)
+def demonstrate(task: Task, style: str = "plain") -> str:
+    """A right program as the answer, without thinking; which of a mixture's habits is decided by the problem."""
+    chosen = STYLES[style]
+    habit = chosen[derive_seed("code", "style", task.id) % len(chosen)]
+    return TAGGED.write("", _program(habit(task.meta["words"], task.meta["arguments"]), task.meta["arguments"]))
 
 
 def prove(task: Task, text: str) -> Score:
@@ -213,10 +225,35 @@ def expression(words: Words, arguments: str) -> str:
     starts = STARTS[arguments]
     text = starts[words[0]].code
     for name, other in zip(words[1::2], words[2::2]):
-        sign = STEPS[name].code
-        right = _bracketed(starts[other].code, sign, right=True) if other in starts else other
-        text = f"{_bracketed(text, sign, right=False)}{sign}{right}"
+        text = _applied(text, STEPS[name].code, starts[other].code if other in starts else other)
     return text
+
+
+def folded(words: Words, arguments: str) -> str:
+    """As `expression`, with the constants of each run of `+`, `-` and `*` multiplied out to one factor and one term.
+
+    >>> folded(("larger", "plus", "1", "times", "3", "minus", "9", "modulo", "4"), "x,y")
+    '(max(x,y)*3-6)%4'
+    """
+    starts = STARTS[arguments]
+    text, factor, term = starts[words[0]].code, 1, 0
+    for name, other in zip(words[1::2], words[2::2]):
+        if name == "modulo" or other in starts:
+            operand = starts[other].code if other in starts else other
+            text, factor, term = _applied(_affine(text, factor, term), STEPS[name].code, operand), 1, 0
+        elif name == "times":
+            factor, term = factor * int(other), term * int(other)
+        else:
+            term = STEPS[name].compute(term, int(other))
+    return _affine(text, factor, term)
+
+
+STYLES: dict[str, tuple[Callable[[Words, str], str], ...]] = {
+    "plain": (expression,),
+    "folded": (folded,),
+    "mixed": (expression, folded, folded),
+}
+"""Habits of demonstrations, each equally likely; a mixture is folded twice for each time that it is plain."""
 
 
 def evaluate(source: str, given: Sequence[Any]) -> int:
@@ -259,6 +296,20 @@ def _value(node: ast.expr | None, names: dict[str, Any]) -> Any:
     return _CALLS[node.func.id](*(_value(argument, names) for argument in node.args))
 
 
+def _program(code: str, arguments: str) -> str:
+    return f"def f({arguments}):return {code}"
+
+
+def _applied(left: str, sign: str, right: str) -> str:
+    return f"{_bracketed(left, sign, right=False)}{sign}{_bracketed(right, sign, right=True)}"
+
+
+def _affine(code: str, factor: int, term: int) -> str:
+    """Code times a positive factor plus a term, either left out where it does nothing."""
+    code = code if factor == 1 else _applied(code, "*", str(factor))
+    return code if term == 0 else f"{code}{term:+d}"
+
+
 def _bracketed(code: str, sign: str, *, right: bool) -> str:
     """Code as an operand of a sign, in brackets where it is a sum beside a product, or the right side of `-` or `%`."""
     node = ast.parse(code, mode="eval").body
@@ -293,6 +344,10 @@ def _in_words(words: Words, arguments: str) -> str:
         f"order, each with the result so far: {' '.join(words[1:])}. (gap: absolute difference; range: largest minus "
         "smallest.)"
     )
+
+
+def _in_signs(words: Words) -> str:
+    return "".join(STEPS[word].code if word in STEPS else word for word in words)
 
 
 def _run_sample(verifier: CodeVerifier, tasks: Sequence[Task]) -> None:
