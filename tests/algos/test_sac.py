@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from onepolicy.data.replay import Transitions
 from onepolicy.errors import ConfigError
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.stacked import alone
+from onepolicy.nn.state_noise import SdeOptions
 
 OPTIM = OptimConfig(lr=1e-2, name="adam", max_grad_norm=0.0)
 NETWORKS = ("actor", "critic", "target_critic")
@@ -131,6 +133,31 @@ def test_held_noise_is_drawn_anew_after_its_steps():
         assert (found[first : first + 3] == found[first]).all()
     assert (found[0] != found[3]).all()
     assert len(np.unique(found[0, 0, :, 0])) == 4
+
+
+def test_noise_by_state_is_drawn_anew_where_learning_may_follow():
+    """train_every 8 in 4 worlds: steps 0 and 1 alike, then others; sample_freq 1: each step its own; one per world."""
+    obs = np.ones((1, 4, 2), np.float32)
+    for every, alike in ((0, [True, False, True]), (1, [False] * 3)):
+        part, rngs = learner(train_every=8, sde=SdeOptions(use=True, sample_freq=every)), [np.random.default_rng(0)]
+        found = np.stack([part.explore(step)(obs, rngs) for step in range(4)])
+        assert [bool((a == b).all()) for a, b in pairwise(found)] == alike
+        assert len(np.unique(found[0, 0, :, 0])) == 4
+
+
+def test_an_update_with_noise_by_state_by_plain_torch():
+    """The critics' loss: one matrix pushes the whole batch and what followed it, as stable-baselines3's SAC has it."""
+    part, noises = learner(temperature=0.2, sde=SdeOptions(use=True)), learner().rngs[0]
+    noise = torch.from_numpy(noises.standard_normal(part.actor.log_std.shape[1:], dtype=np.float32))[None]
+    data = batch(np.random.default_rng(0))
+    with torch.no_grad():
+        action, logp = part.actor.draw(data.next_obs, noise)
+        ahead = part.target_critic(data.next_obs, action).amin(1) - 0.2 * logp
+        loss = critic_loss(part.critic(data.obs, data.action), data.reward + data.discount * ahead)
+    before = part.actor.log_std.clone()
+    part.update(data)
+    torch.testing.assert_close(part.metrics["value/loss"], loss)
+    assert (part.actor.log_std != before).any()
 
 
 def test_loaded_it_goes_on_as_it_would_have():

@@ -7,16 +7,25 @@ from onepolicy.core import kl
 from onepolicy.errors import ModelError
 from onepolicy.nn.flat_actor import FlatActor
 from onepolicy.nn.policies import CategoricalPolicy, GaussianPolicy
+from onepolicy.nn.state_noise import StateNoisePolicy
 
 M = 7
 
 
-@pytest.fixture(params=["categorical", "gaussian"])
+KINDS = {
+    "categorical": (CategoricalPolicy, 3, {}),
+    "gaussian": (GaussianPolicy, 2, {}),
+    "state noise": (StateNoisePolicy, 2, {}),
+    "one deviation a feature": (StateNoisePolicy, 2, {"full_std": False}),
+}
+
+
+@pytest.fixture(params=sorted(KINDS))
 def given(request):
     """(policy in float64 with weights far from their start, its actor, observations, actions)."""
     rng = torch.Generator().manual_seed(0)
-    kind, extent = (CategoricalPolicy, 3) if request.param == "categorical" else (GaussianPolicy, 2)
-    policy = kind(4, extent, hidden=(6, 5), seed=1).double()
+    kind, extent, options = KINDS[request.param]
+    policy = kind(4, extent, hidden=(6, 5), seed=1, **options).double()
     for p in policy.parameters():
         p.data += 0.3 * torch.randn(p.shape, generator=rng, dtype=torch.float64)
     obs = torch.randn(M, 4, generator=rng, dtype=torch.float64)

@@ -13,18 +13,21 @@ import pytest
 from onepolicy.algos import ppo
 from onepolicy.errors import ConfigError, TrainingError
 from onepolicy.evaluation.returns import evaluate_policy
+from onepolicy.nn.state_noise import SdeOptions
 from onepolicy.recipes import control
 from onepolicy.recipes.control import DEFAULTS, PRESETS, Config, load, main, method_of, starting_point
 from onepolicy.run.config import EXIT_INTERRUPTED, from_json, to_json
 from onepolicy.run.run import Run
 
+SMALL = {"env": "Pendulum-v1", "num_envs": 2, "n_steps": 16, "batch_size": 10, "epochs": 2, "steps": 96}
 TINY = {
     "ppo": Config(num_envs=2, n_steps=16, batch_size=10, epochs=2, schedule="linear", steps=128),
     "a2c": Config(algo="a2c", num_envs=2, n_steps=5, lam=1.0, schedule="linear", steps=40),
     "reinforce": Config(algo="reinforce", num_envs=2, n_steps=9, steps=250),
     "penalty": Config(num_envs=2, n_steps=16, batch_size=10, epochs=2, steps=128, penalty=1.0, target_kl=1e-4),
     "trpo": Config(algo="trpo", num_envs=2, n_steps=16, batch_size=10, epochs=2, steps=128, target_kl=0.01),
-    "gaussian": Config(env="Pendulum-v1", num_envs=2, n_steps=16, batch_size=10, epochs=2, steps=96),
+    "gaussian": Config(**SMALL),
+    "by state": Config(**SMALL, algo="trpo", sde=SdeOptions(use=True, sample_freq=3), target_kl=0.01),
     "lstm": Config(num_envs=2, n_steps=16, batch_size=16, epochs=2, hidden=(8,), recurrent="lstm", steps=96),
 }
 
@@ -224,6 +227,18 @@ def test_presets_are_found_by_algorithm_and_world():
 def test_settings_that_cannot_work_are_refused(wrong, words):
     with pytest.raises(ConfigError, match=words):
         method_of(Config(**wrong))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "actions are numbered"),
+        ({"env": "Pendulum-v1", "recurrent": "lstm"}, "sde.use with recurrent 'lstm'"),
+    ],
+)
+def test_noise_by_state_where_there_is_none_is_refused(given, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        main(Config(sde=SdeOptions(use=True), out=str(tmp_path / "run"), **given))
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -19,6 +19,7 @@ from onepolicy.nn.mlp import NetworkOptions
 from onepolicy.nn.multi import MultiCategoricalPolicy
 from onepolicy.nn.policies import CategoricalPolicy, GaussianPolicy
 from onepolicy.nn.stacked import StackedQ
+from onepolicy.nn.state_noise import StackedStateNoise, StateNoisePolicy
 from onepolicy.recipes.export import TOLERANCE, difference, export, model_of
 
 pytest.importorskip("onnx")
@@ -66,6 +67,8 @@ PLAYERS = {
     "dueling": lambda: ("CartPole-v1", GreedyPolicy(lively(StackedQ([0], 4, 2, (8, 8), dueling=True)), 4)),
     "td3": lambda: ("Pendulum-v1", ActorPolicy(lively(StackedActor([0], 3, 1, (8,))), 3, LOW, HIGH)),
     "sac": lambda: ("Pendulum-v1", SquashedPolicy(lively(StackedGaussian([0], 3, 1, (8,))), 3, LOW, HIGH)),
+    "state noise": lambda: ("Pendulum-v1", normalised(lively(StateNoisePolicy(3, 1)), 3)),
+    "by state": lambda: ("Pendulum-v1", SquashedPolicy(lively(StackedStateNoise([0], 3, 1, (8,))), 3, LOW, HIGH)),
     "discrete sac": lambda: ("CartPole-v1", softmax(2)),
     "several": lambda: ("ExportSeveral-v0", lively(MultiCategoricalPolicy(4, (2, 3)))),
     "joint": lambda: ("ExportSeveral-v0", JointPolicy(softmax(6), (2, 3), masked=False)),

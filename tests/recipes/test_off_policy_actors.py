@@ -12,6 +12,7 @@ from onepolicy.envs.scaled import Scaled
 from onepolicy.envs.vector import Box, make
 from onepolicy.errors import ConfigError
 from onepolicy.evaluation.returns import evaluate_policy
+from onepolicy.nn.state_noise import SdeOptions
 from onepolicy.recipes import off_policy, side_by_side
 from onepolicy.recipes.off_policy import DEFAULTS, PRESETS, load, main, starting_point
 from onepolicy.recipes.off_policy_config import SacOptions, Td3Options
@@ -59,10 +60,11 @@ CASES = [
             "sac": SacOptions(hold=5),
         },
     ),
+    ("sac", {"train_every": 3, "gradient_steps": 1, "num_envs": 3, "seeds": 2, "sde": SdeOptions(use=True)}),
 ]
 
 
-@pytest.mark.parametrize(("algo", "changes"), CASES, ids=[algo for algo, _ in CASES])
+@pytest.mark.parametrize(("algo", "changes"), CASES, ids=["ddpg", "td3", "sac", "by state"])
 def test_killed_anywhere_it_resumes_to_the_same_bytes(algo, changes, tmp_path, monkeypatch):
     """After saves before and after learning began, and once the memory had gone round."""
     main(tiny(algo, tmp_path / "whole", **changes))
@@ -139,7 +141,7 @@ def test_presets_are_the_zoo_s():
     unknown = starting_point("sac", {"env": "Unknown-v0"})
     assert unknown == replace(DEFAULTS["sac"], env="Unknown-v0")
     for name, preset in PRESETS.items():
-        assert name == f"{preset.algo}/{preset.env}"
+        assert name.removesuffix("-nature") == f"{preset.algo}/{preset.env}"
 
 
 @pytest.mark.parametrize("algo", ["ddpg", "td3"])

@@ -25,6 +25,8 @@ from onepolicy.nn.greedy import GreedyPolicy
 from onepolicy.nn.multi import MultiCategoricalPolicy
 from onepolicy.nn.policies import ActorCritic, CategoricalPolicy, GaussianPolicy
 from onepolicy.nn.stacked import Stacked, StackedQ
+from onepolicy.nn.state_noise import EPS as SPREAD_EPS
+from onepolicy.nn.state_noise import MEAN_BOUND, StackedStateNoise, StateNoisePolicy
 
 OPSET = 17
 LOWEST = float(np.finfo(np.float32).min)
@@ -86,7 +88,7 @@ def graph_of(player: Player) -> tuple[Graph, list[tuple[str, str, list[Any]]]]:
         action, outputs = _discrete(graph, obs, inner)
     elif isinstance(inner, MultiCategoricalPolicy):
         action, outputs = _several(graph, obs, inner)
-    elif isinstance(inner, GaussianPolicy):
+    elif isinstance(inner, GaussianPolicy | StateNoisePolicy):
         action, outputs = _gaussian(graph, obs, inner)
     elif isinstance(inner, ActorPolicy | SquashedPolicy):
         action, outputs = _actor(graph, obs, inner)
@@ -207,14 +209,29 @@ def _several(graph: Graph, obs: str, policy: MultiCategoricalPolicy) -> tuple[st
     return action, [("logits", "float32", ["N", "A"]), ("value", "float32", ["N"])]
 
 
-def _gaussian(graph: Graph, obs: str, policy: GaussianPolicy) -> tuple[str, list[tuple[str, str, list[Any]]]]:
-    """The mean; std is the same in all states."""
+def _gaussian(
+    graph: Graph, obs: str, policy: GaussianPolicy | StateNoisePolicy
+) -> tuple[str, list[tuple[str, str, list[Any]]]]:
+    """The mean and the standard deviation."""
     mean, _ = _actor_critic(graph, obs, _plain(policy.networks), policy.obs_dim)
     graph.node("Identity", mean, name="mean")
-    nothing = graph.node("Mul", mean, graph.constant(0.0))
-    graph.node("Add", nothing, graph.constant(np.exp(_array(policy.log_std))), name="std")
-    dim = len(policy.log_std)
+    if isinstance(policy, StateNoisePolicy):
+        dim, body, x = policy.dim, policy.networks.body, obs
+        for weight, bias in body.layers:
+            x = graph.affine(x, getattr(body, weight)[0], getattr(body, bias)[0])
+            x = graph.node({"tanh": "Tanh", "relu": "Relu"}[body.options.activation], x)
+        _spread(graph, x, policy.log_std.expand(-1, dim))
+    else:
+        dim, nothing = len(policy.log_std), graph.node("Mul", mean, graph.constant(0.0))
+        graph.node("Add", nothing, graph.constant(np.exp(_array(policy.log_std))), name="std")
     return mean, [("mean", "float32", ["N", dim]), ("std", "float32", ["N", dim]), ("value", "float32", ["N"])]
+
+
+def _spread(graph: Graph, features: str, log_std: Tensor) -> None:
+    """The output `std` of noise that is linear in the features."""
+    squared = graph.node("Mul", features, features)
+    variance = graph.node("MatMul", squared, graph.constant(np.exp(2.0 * _array(log_std))))
+    graph.node("Sqrt", graph.node("Add", variance, graph.constant(SPREAD_EPS)), name="std")
 
 
 def _actor(
@@ -223,7 +240,13 @@ def _actor(
     """tanh on the world's bounds; of a squashed Gaussian, mean and std before the squashing beside it."""
     out, outputs = _stacked(graph, obs, policy.actor.body), list[tuple[str, str, list[Any]]]()
     reach, middle = _array(policy.bounded.reach), _array(policy.bounded.middle)
-    if isinstance(policy, SquashedPolicy):
+    if isinstance(policy.actor, StackedStateNoise):
+        dim, features = len(reach), graph.node("Relu", out)
+        _spread(graph, features, policy.actor.log_std[0].expand(-1, dim))
+        held = map(graph.constant, (-MEAN_BOUND, MEAN_BOUND))
+        out = graph.node("Clip", _stacked(graph, features, policy.actor.head), *held, name="mean")
+        outputs = [("mean", "float32", ["N", dim]), ("std", "float32", ["N", dim])]
+    elif isinstance(policy, SquashedPolicy):
         dim = len(reach)
         log_std = graph.node("Clip", graph.part(out, dim, 2 * dim), *map(graph.constant, LOG_STD))
         out = graph.node("Identity", graph.part(out, 0, dim), name="mean")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 import numpy as np
@@ -23,11 +23,12 @@ from onepolicy.data.replay import Floats, Transitions
 from onepolicy.errors import ConfigError, nearest
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.stacked import StackedOptimizer
-from onepolicy.nn.actors import StackedGaussian, squashed
+from onepolicy.nn.actors import StackedGaussian
 from onepolicy.nn.discrete import StackedSoftmax, StackedVectorCritic
 from onepolicy.nn.heads import draw_categorical
 from onepolicy.nn.legal import legal_of
 from onepolicy.nn.stacked import StackedCritic, follow, target_of
+from onepolicy.nn.state_noise import SdeOptions, StackedStateNoise
 from onepolicy.run.seeding import derive_rng
 
 
@@ -39,7 +40,8 @@ class Config:
     gradient_steps: updates each time. temperature: what a nat of entropy is worth, in reward; None learns it, from 1.
     target_entropy: that a learnt temperature aims at, nats of actions in [-1, 1]; None for -1 for each of their
     numbers. tau: how far the target moves at each update. hold: steps of a world for which its noise is kept when it
-    plays; each action is still drawn from the policy, but exploration pushes one way for a while.
+    plays; each action is still drawn from the policy, but exploration pushes one way for a while. sde: noise that
+    depends on the state, its matrix drawn each time that it learns, and for acting every train_every steps.
 
     Of numbered actions alone: entropy_share: the entropy aimed at, where target_entropy is None, as a share of that of
     drawing alike among the legal ones; 0.98 is the paper's, 0.89 CleanRL's for Atari. critics: which of the twins
@@ -56,6 +58,7 @@ class Config:
     target_entropy: float | None = None
     tau: float = 0.005
     hold: int = 1
+    sde: SdeOptions = field(default_factory=SdeOptions)
     entropy_share: float = 0.98
     critics: Literal["min", "mean"] = "min"
     q_clip: float | None = None
@@ -69,6 +72,8 @@ class Config:
             raise ConfigError(f"temperature is {self.temperature}; it is positive, or None to learn it.")
         if not 0.0 < self.tau <= 1.0:
             raise ConfigError(f"tau is {self.tau}; it is a share, in (0, 1].")
+        if self.sde.use and self.hold != 1:
+            raise ConfigError(f"hold is {self.hold} with sde.use, whose noise is held by itself. Set hold to 1.")
         fraction("entropy_share", self.entropy_share)
         if self.critics not in ("min", "mean"):
             raise ConfigError(f"critics is {self.critics!r}. {nearest(self.critics, ('min', 'mean'))}")
@@ -153,7 +158,14 @@ class Learner:
         optim: OptimConfig,
     ) -> None:
         self.config, self.obs_dim = config, obs_dim
-        self.actor = StackedGaussian(seeds, obs_dim, action_dim, hidden)
+        self.actor: StackedGaussian | StackedStateNoise
+        if config.sde.use:
+            start = -3.0 if config.sde.log_std is None else config.sde.log_std
+            self.actor = StackedStateNoise(
+                seeds, obs_dim, action_dim, hidden, log_std=start, full_std=config.sde.full_std
+            )
+        else:
+            self.actor = StackedGaussian(seeds, obs_dim, action_dim, hidden)
         self.critic = StackedCritic(seeds, obs_dim, action_dim, hidden)
         self.target_critic = target_of(self.critic)
         self.log_temperature = nn.Parameter(torch.full((len(seeds),), math.log(config.temperature or 1.0)))
@@ -169,6 +181,9 @@ class Learner:
     def explore(self, steps: int) -> Choose:
         """Draws from the policy; at all `steps` the same."""
         del steps
+        actor = self.actor
+        if isinstance(actor, StackedStateNoise):
+            return lambda obs, rngs: self._by_state(actor, obs, rngs)
 
         def choose(obs: Floats, rngs: Sequence[np.random.Generator]) -> Floats:
             mean, log_std = self.view(obs)
@@ -180,6 +195,16 @@ class Learner:
 
         return choose
 
+    def _by_state(self, actor: StackedStateNoise, obs: Floats, rngs: Sequence[np.random.Generator]) -> Floats:
+        """Actions [S, N, A] with the noise's matrices [S, N, H, A] of now, new ones where their time has come."""
+        rows, (age, matrices) = obs.shape[1], self.held
+        often = (max(1, self.config.train_every // rows), self.config.sde.sample_freq)
+        if not len(matrices) or any(every and age % every == 0 for every in often):
+            matrices = actor.matrices(rows, rngs)
+        self.held = age + 1, matrices
+        mean, features = self.view(obs)
+        return np.tanh(mean + np.matmul(features[:, :, None], matrices)[:, :, 0])
+
     def greedy(self, obs: Floats) -> Floats:
         """tanh of the means [S, N, A] for observations [S, N, D]."""
         return np.tanh(self.view(obs)[0])
@@ -188,11 +213,9 @@ class Learner:
         """One step of temperature, critics and actor, and the target's move."""
         noise, ahead = self._noise(batch.action.shape)
         temperature = self.log_temperature.detach().exp().unsqueeze(1)
-        mean, log_std = self.actor(batch.obs)
-        action, logp = squashed(mean, log_std, noise)
+        action, logp = self.actor.draw(batch.obs, noise)
         with torch.no_grad():
-            mean, log_std = self.actor(batch.next_obs)
-            next_action, next_logp = squashed(mean, log_std, ahead)
+            next_action, next_logp = self.actor.draw(batch.next_obs, ahead)
             q = self.target_critic(batch.next_obs, next_action)
             target = soft_target(q, next_logp, temperature, batch.reward, batch.discount)
         q = self.critic(batch.obs, batch.action)
@@ -209,7 +232,12 @@ class Learner:
         follow(self.target_critic, self.critic, self.config.tau)
 
     def _noise(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Two standard normal draws of shape [S, B, A], each learner's from its own stream."""
+        """Two standard normal draws of shape [S, B, A], each learner's from its own stream; of noise that depends on
+        the state twice the same matrix [S, H, A]."""
+        if isinstance(self.actor, StackedStateNoise):
+            width = self.actor.log_std.shape[1], shape[-1]
+            matrix = torch.from_numpy(np.stack([rng.standard_normal(width, dtype=np.float32) for rng in self.rngs]))
+            return matrix, matrix
         found = np.stack([rng.standard_normal((2, *shape[1:]), dtype=np.float32) for rng in self.rngs], axis=1)
         first, second = torch.from_numpy(found)
         return first, second
@@ -244,7 +272,7 @@ class DiscreteLearner:
 
     masked: the last `actions` numbers of an observation say which are legal; the others are neither drawn nor counted,
     also in the entropy that is aimed at.
-    Raises: ConfigError for a `hold`, which numbered actions have no noise for.
+    Raises: ConfigError for a `hold` and for `sde`, which numbered actions have no noise for.
     """
 
     def __init__(
@@ -258,8 +286,11 @@ class DiscreteLearner:
         *,
         masked: bool = False,
     ) -> None:
-        if config.hold != 1:
-            raise ConfigError(f"hold is {config.hold}; numbered actions are drawn anew at each step. Set hold to 1.")
+        if config.hold != 1 or config.sde.use:
+            raise ConfigError(
+                f"hold is {config.hold}, sde.use {config.sde.use}; numbered actions are drawn anew at each step. Set "
+                "hold to 1 and sde.use to False."
+            )
         self.config, self.obs_dim, self.actions = config, obs_dim, actions
         self.actor = StackedSoftmax(seeds, obs_dim, actions, hidden, masked=masked)
         self.critic = StackedVectorCritic(seeds, obs_dim, actions, hidden, bits=self.actor.bits)

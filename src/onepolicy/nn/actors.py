@@ -19,6 +19,7 @@ from onepolicy.core.distributions import HALF_LOG_TWO_PI, tanh_gaussian_entropy,
 from onepolicy.nn.mlp import Array
 from onepolicy.nn.policies import Greedy
 from onepolicy.nn.stacked import Stacked
+from onepolicy.nn.state_noise import StackedStateNoise
 
 LOG_STD = (-20.0, 2.0)
 """Bounds of a squashed Gaussian's log standard deviation."""
@@ -53,6 +54,10 @@ class StackedGaussian(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = cast(Tensor, self.body(obs)).chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD)
+
+    def draw(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Squashed actions [S, B, A] and their log-density [S, B] for standard normal noise [S, B, A]; `squashed`."""
+        return squashed(*self.forward(obs), noise)
 
     def numpy_view(self) -> Callable[[Array], tuple[Array, Array]]:
         """The Gaussians in numpy, [S, N, D] -> mean and log-std [S, N, A], as they learn."""
@@ -122,7 +127,7 @@ class ActorPolicy(nn.Module):
 class SquashedPolicy(nn.Module):
     """A squashed Gaussian of one learner in the world's units. Actions are [..., A] for observations [..., D]."""
 
-    def __init__(self, actor: StackedGaussian, obs_dim: int, low: Tensor, high: Tensor) -> None:
+    def __init__(self, actor: StackedGaussian | StackedStateNoise, obs_dim: int, low: Tensor, high: Tensor) -> None:
         super().__init__()
         self.actor, self.obs_dim, self.bounded = actor, obs_dim, _Bounded(low, high)
 

@@ -20,6 +20,10 @@ from onepolicy.nn.legal import features, masked
 from onepolicy.nn.mlp import tanh
 from onepolicy.nn.multi import Choices, MultiCategoricalPolicy
 from onepolicy.nn.policies import ActorCritic, CategoricalPolicy, GaussianPolicy
+from onepolicy.nn.state_noise import StateNoisePolicy, state_log_std
+
+Known = CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy | StateNoisePolicy
+"""Policies whose curvature is known here."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,53 @@ def choices_family(choices: Choices) -> Family:
 class Said:
     """What the actor says of M states: out [M, K], and what its derivative needs.
 
-    layers: the parameters in their shapes. inputs: of each layer, [M, in].
+    layers: the parameters in their shapes. inputs: of each layer, [M, in]. spread: of a Gaussian, its parameter.
     """
 
     out: Tensor
     layers: list[tuple[Tensor, Tensor]]
     inputs: list[Tensor]
+    spread: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A Gaussian's log-std [M, D] as a function of its own parameter alone, at the last hidden features h [M, H].
+
+    log_std: (parameter, h, mean) -> [M, D]. along: (parameter, h, log_std, direction) -> its derivative [M, D]. back:
+    (parameter, h, log_std, cotangent [M, D]) -> the gradient, flat. What the log-std is through h has no part in the
+    derivatives, as stable-baselines3's gSDE leaves it out (`learn_features=False`).
+    """
+
+    log_std: Callable[[Tensor, Tensor, Tensor], Tensor]
+    along: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    back: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+SAME = Spread(
+    lambda parameter, h, mean: parameter.expand_as(mean),
+    lambda parameter, h, log_std, direction: direction.expand_as(log_std),
+    lambda parameter, h, log_std, cotangent: cotangent.sum(0),
+)
+"""The same in all states."""
+
+
+def _noise_along(parameter: Tensor, h: Tensor, log_std: Tensor, direction: Tensor) -> Tensor:
+    """d log_std = h^2 (sigma^2 dL) / variance, L the logarithms of sigma [H, D] or [H, 1]."""
+    return h.square() @ (torch.exp(2.0 * parameter) * direction) * torch.exp(-2.0 * log_std)
+
+
+def _noise_back(parameter: Tensor, h: Tensor, log_std: Tensor, cotangent: Tensor) -> Tensor:
+    found = torch.exp(2.0 * parameter) * (h.square().T @ (cotangent * torch.exp(-2.0 * log_std)))
+    return found.sum_to_size(parameter.shape).reshape(-1)
+
+
+BY_STATE = Spread(
+    lambda parameter, h, mean: state_log_std(h.detach(), parameter).expand_as(mean),
+    _noise_along,
+    _noise_back,
+)
+"""That of gSDE."""
 
 
 @final
@@ -95,11 +140,11 @@ class FlatActor:
     Raises: ModelError for a policy that is neither categorical nor Gaussian, and for networks other than tanh layers.
     """
 
-    def __init__(self, policy: CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy) -> None:
-        if not isinstance(policy, CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy):
+    def __init__(self, policy: Known) -> None:
+        if not isinstance(policy, Known):
             raise ModelError(
                 f"a {type(policy).__name__} is not an actor whose curvature is known here. Use a CategoricalPolicy, a "
-                "MultiCategoricalPolicy or a GaussianPolicy."
+                "MultiCategoricalPolicy, a GaussianPolicy or a StateNoisePolicy."
             )
         networks = policy.networks
         if not isinstance(networks, ActorCritic) or networks.body.options.activation != "tanh":
@@ -112,9 +157,10 @@ class FlatActor:
         self._places = [part.detach() for layer in found for part in layer]
         self.family = choices_family(policy.choices) if isinstance(policy, MultiCategoricalPolicy) else CATEGORICAL
         self._bits = networks.bits
-        self._spread = isinstance(policy, GaussianPolicy)
-        if isinstance(policy, GaussianPolicy):
+        self._spread: Spread | None = None
+        if isinstance(policy, GaussianPolicy | StateNoisePolicy):
             self.family = GAUSSIAN
+            self._spread = SAME if isinstance(policy, GaussianPolicy) else BY_STATE
             self._places.append(policy.log_std.detach())
 
     def vector(self) -> Tensor:
@@ -136,9 +182,9 @@ class FlatActor:
             h = tanh(torch.addmm(bias, h, weight))
         inputs.append(h)
         out = masked(torch.addmm(layers[-1][1], h, layers[-1][0]), obs, self._bits)
-        if self._spread:
-            out = torch.cat([out, parts[-1].expand_as(out)], -1)
-        return Said(out, layers, inputs)
+        if self._spread is None:
+            return Said(out, layers, inputs)
+        return Said(torch.cat([out, self._spread.log_std(parts[-1], h, out)], -1), layers, inputs, parts[-1])
 
     def along(self, said: Said, direction: Tensor) -> Tensor:
         """The derivative J v of out along a direction [P], [M, K]."""
@@ -148,16 +194,17 @@ class FlatActor:
             if k:
                 rate = (rate * (1.0 - h * h)) @ weight
             rate = torch.addmm(parts[2 * k + 1], h, parts[2 * k]) + rate
-        if self._spread:
-            rate = torch.cat([rate, parts[-1].expand_as(rate)], -1)
-        return rate
+        if self._spread is None or said.spread is None:
+            return rate
+        log_std = said.out.chunk(2, -1)[1]
+        return torch.cat([rate, self._spread.along(said.spread, said.inputs[-1], log_std, parts[-1])], -1)
 
     def back(self, said: Said, cotangent: Tensor) -> Tensor:
         """The derivative J^T u, summed over states: from a gradient in out [M, K] to one in the parameters [P]."""
         tail = []
-        if self._spread:
-            cotangent, spread = cotangent.chunk(2, -1)
-            tail.append(spread.sum(0))
+        if self._spread is not None and said.spread is not None:
+            (cotangent, spread), log_std = cotangent.chunk(2, -1), said.out.chunk(2, -1)[1]
+            tail.append(self._spread.back(said.spread, said.inputs[-1], log_std, spread))
         found: list[Tensor] = []
         for (weight, _), h in zip(reversed(said.layers), reversed(said.inputs), strict=True):
             found = [(h.T @ cotangent).reshape(-1), cotangent.sum(0), *found]

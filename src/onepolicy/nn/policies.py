@@ -95,9 +95,15 @@ class ActorCritic(nn.Module):
         self.critic = Head(hidden[-1], 1, gain=1.0 if options.orthogonal else None, rng=rng)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        lead, seen = obs.shape[:-1], features(obs, self.bits)
-        acting, judging = self.body(seen.reshape(-1, seen.shape[-1])).unbind(0)
+        lead = obs.shape[:-1]
+        acting, judging = self.latent(obs)
         return masked(self.actor(acting).view(*lead, -1), obs, self.bits), self.critic(judging).view(lead)
+
+    def latent(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """The last hidden layers of actor and critic for obs [..., D], [M, H] each, M the rows of all axes before."""
+        seen = features(obs, self.bits)
+        acting, judging = self.body(seen.reshape(-1, seen.shape[-1])).unbind(0)
+        return acting, judging
 
     def frozen(self) -> Frozen:
         """The networks as they are now, in numpy."""

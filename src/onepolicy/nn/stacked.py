@@ -216,8 +216,10 @@ def follow(target: nn.Module, network: nn.Module, tau: float) -> None:
 
 
 def alone(network: Network, learner: int) -> Network:
-    """A copy of one learner's part of a network made of stacks."""
+    """A copy of one learner's part of a network made of stacks, and of parameters of its own with a row a learner."""
     found = copy.deepcopy(network)
+    for name, parameter in network.named_parameters(recurse=False):
+        found.register_parameter(name, nn.Parameter(parameter.detach()[learner : learner + 1].clone()))
     for name, part in network.named_children():
         whole = part.alone(learner) if isinstance(part, Stacked | StackedEncoder) else alone(part, learner)
         found.add_module(name, whole)

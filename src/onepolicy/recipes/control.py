@@ -26,6 +26,7 @@ from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.multi import MultiCategoricalPolicy
 from onepolicy.nn.policies import CategoricalPolicy, ControlPolicy, GaussianPolicy
+from onepolicy.nn.state_noise import StateNoisePolicy
 from onepolicy.recipes.callbacks import Callback, Watch
 from onepolicy.recipes.control_config import DEFAULTS, PRESETS, Config, starting_point
 from onepolicy.recipes.loop import run_directory
@@ -39,7 +40,7 @@ from onepolicy.types import Metrics
 
 __all__ = ["DEFAULTS", "PRESETS", "Config", "load", "main", "starting_point"]
 RECIPE = "control"
-Policy = CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy
+Policy = CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy | StateNoisePolicy
 LOG_EVERY = 1000
 """Environment steps between lines of metrics.jsonl; evaluated and last steps are always logged."""
 
@@ -151,16 +152,45 @@ def optimizer_of(config: Config, updates: int) -> OptimConfig:
     )
 
 
+def require_no_sde(config: Config) -> None:
+    """Raises: ConfigError for noise that depends on the state, in a world of numbered actions."""
+    if config.sde.use:
+        raise ConfigError(f"sde.use with {config.env}, whose actions are numbered; noise is for real-valued ones.")
+
+
 def policy_of(config: Config, env: ControlEnv) -> Policy:
     """The actor and critic for a world's observations and actions."""
     actions, seed = env.actions, derive_seed(config.seed, "policy")
     chosen: dict[str, Any] = {"hidden": config.hidden, "recurrent": config.recurrent, "seed": seed}
     chosen |= {"options": config.network, "layout": env.layout}
     if isinstance(actions, Discrete):
+        require_no_sde(config)
         return CategoricalPolicy(env.obs_dim, actions.n, masked=actions.masked, **chosen)
     if isinstance(actions, MultiDiscrete):
+        require_no_sde(config)
         return MultiCategoricalPolicy(env.obs_dim, actions.sizes, masked=actions.masked, **chosen)
-    return GaussianPolicy(env.obs_dim, actions.dim, log_std=config.log_std, **chosen)
+    if not config.sde.use:
+        return GaussianPolicy(env.obs_dim, actions.dim, log_std=config.log_std, **chosen)
+    return state_noise_of(config, env.obs_dim, actions.dim, seed, images=env.layout is not None)
+
+
+def state_noise_of(config: Config, obs_dim: int, dim: int, seed: int, *, images: bool) -> StateNoisePolicy:
+    """The policy whose noise depends on the state. Raises: ConfigError with a memory, and for images."""
+    if images or config.recurrent != "none":
+        raise ConfigError(
+            f"sde.use with {'images' if images else f'recurrent {config.recurrent!r}'}; the noise is known for plain "
+            "layers. Set sde.use False, or leave these out."
+        )
+    return StateNoisePolicy(
+        obs_dim,
+        dim,
+        hidden=config.hidden,
+        log_std=config.log_std if config.sde.log_std is None else config.sde.log_std,
+        sample_freq=config.sde.sample_freq,
+        full_std=config.sde.full_std,
+        seed=seed,
+        options=config.network,
+    )
 
 
 def scaled(config: Config, env: ControlEnv, policy: Policy) -> tuple[ControlEnv, ControlPolicy, dict[str, Any]]:

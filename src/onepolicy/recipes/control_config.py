@@ -12,6 +12,7 @@ from onepolicy.envs.vector import WorldOptions
 from onepolicy.errors import ConfigError, nearest
 from onepolicy.nn.mlp import NetworkOptions
 from onepolicy.nn.recurrent import Recurrent
+from onepolicy.nn.state_noise import SdeOptions
 
 Algo = Literal["reinforce", "a2c", "ppo", "trpo"]
 
@@ -93,6 +94,8 @@ class Config:
     """REINFORCE, A2C, PPO: what the last of the layers is, none, lstm or gru; a rollout of n_steps is learnt whole."""
     log_std: float = 0.0
     """Real-valued actions: logarithm of the standard deviation that the policy starts with."""
+    sde: SdeOptions = field(default_factory=SdeOptions)
+    """Real-valued actions: noise that depends on the state instead (gSDE)."""
     norm_obs: bool = False
     """Standardise observations by a running mean and variance over all worlds; evaluation uses the same, unchanged."""
     norm_reward: bool = False
@@ -173,6 +176,11 @@ ATARI = {
     ),
 }  # fmt: skip
 """The zoo's settings for every game of Atari's."""
+A2C_SDE: dict[str, Any] = {
+    "n_steps": 8, "lam": 0.9, "value_coef": 2 * 0.4, "schedule": "linear", "sde": SdeOptions(use=True, log_std=-2.0),
+    "network": NetworkOptions(orthogonal=False), **NORMALISED,
+}  # fmt: skip
+"""rl-baselines3-zoo's settings of A2C for worlds of real-valued actions."""
 TRPO_MUJOCO = replace(
     DEFAULTS["trpo"], num_envs=2, n_steps=1024, epochs=20, trpo=TrpoOptions(cg_steps=25), **NORMALISED
 )
@@ -211,14 +219,14 @@ PRESETS: dict[str, Config] = {
         DEFAULTS["ppo"], env="Swimmer-v5", num_envs=4, n_steps=1024, batch_size=256, lr=6e-4, lam=0.98, gamma=0.9999,
         **NORMALISED,
     ),
-    # the same without the zoo's state-dependent exploration (gSDE), which is not here
     "ppo/Pendulum-v1": replace(
         DEFAULTS["ppo"], env="Pendulum-v1", steps=100_000, num_envs=4, n_steps=1024, gamma=0.9, lr=1e-3,
+        sde=SdeOptions(use=True, sample_freq=4),
     ),
-    # ours: the zoo's needs gSDE to find the hill
     "ppo/MountainCarContinuous-v0": replace(
-        DEFAULTS["ppo"], env="MountainCarContinuous-v0", steps=100_000, num_envs=8, n_steps=256, batch_size=256,
-        lam=0.9, gamma=0.9999, **NORMALISED,
+        DEFAULTS["ppo"], env="MountainCarContinuous-v0", steps=20_000, num_envs=1, n_steps=8, batch_size=256,
+        gamma=0.9999, lr=7.77e-5, entropy_coef=0.00429, clip=0.1, lam=0.9, max_grad_norm=5.0, value_coef=2 * 0.19,
+        sde=SdeOptions(use=True, log_std=-3.29), network=NetworkOptions(orthogonal=False), **NORMALISED,
     ),
     # value_coef is twice the zoo's vf_coef
     "ppo/HalfCheetah-v5": replace(
@@ -260,13 +268,18 @@ PRESETS: dict[str, Config] = {
         DEFAULTS["a2c"], env="LunarLander-v3", steps=200_000, gamma=0.995, lr=8.3e-4, schedule="linear",
         entropy_coef=1e-5,
     ),
-    # rl-baselines3-zoo hyperparams/trpo.yml; Pendulum without its state-dependent exploration
+    # rl-baselines3-zoo hyperparams/trpo.yml
     "trpo/CartPole-v1": replace(
         DEFAULTS["trpo"], steps=100_000, num_envs=2, n_steps=512, batch_size=512, lam=0.98, epochs=20,
         trpo=TrpoOptions(damping=0.001),
     ),
     "trpo/Pendulum-v1": replace(
         DEFAULTS["trpo"], env="Pendulum-v1", steps=100_000, num_envs=2, n_steps=1024, gamma=0.9, epochs=15,
+        sde=SdeOptions(use=True, sample_freq=4),
+    ),
+    "trpo/MountainCarContinuous-v0": replace(
+        DEFAULTS["trpo"], env="MountainCarContinuous-v0", steps=50_000, num_envs=2, **NORMALISED,
+        sde=SdeOptions(use=True, sample_freq=4),
     ),
     "trpo/LunarLander-v3": replace(
         DEFAULTS["trpo"], env="LunarLander-v3", steps=200_000, num_envs=2, n_steps=512, lam=0.98, epochs=15,
@@ -286,10 +299,17 @@ PRESETS: dict[str, Config] = {
             ("Swimmer-v5", 1_000_000, 0.9999),
         )
     },
-    # the same without the zoo's gSDE, whose score it does not reach; value_coef is twice its vf_coef
-    "a2c/Pendulum-v1": replace(
-        DEFAULTS["a2c"], env="Pendulum-v1", n_steps=8, lam=0.9, value_coef=2 * 0.4, gamma=0.9, schedule="linear",
-        **NORMALISED,
+    # value_coef is twice its vf_coef
+    "a2c/Pendulum-v1": replace(DEFAULTS["a2c"], env="Pendulum-v1", gamma=0.9, **A2C_SDE),
+    "a2c/LunarLanderContinuous-v3": replace(
+        DEFAULTS["a2c"], env="LunarLanderContinuous-v3", steps=5_000_000, **(A2C_SDE | {"num_envs": 4}),
+    ),
+    "a2c/BipedalWalker-v3": replace(
+        DEFAULTS["a2c"], env="BipedalWalker-v3", **(A2C_SDE | {"num_envs": 16, "lr": 9.6e-4}),
+    ),
+    "a2c/MountainCarContinuous-v0": replace(
+        DEFAULTS["a2c"], env="MountainCarContinuous-v0", steps=100_000, num_envs=4, n_steps=100, **NORMALISED,
+        sde=SdeOptions(use=True, sample_freq=16), network=NetworkOptions(orthogonal=False),
     ),
     "trpo/Acrobot-v1": replace(
         DEFAULTS["trpo"], env="Acrobot-v1", steps=100_000, num_envs=2, n_steps=1024, **NORMALISED,

@@ -12,6 +12,7 @@ from onepolicy.envs.atari import PREFIX
 from onepolicy.envs.vector import AtariOptions, WorldOptions
 from onepolicy.errors import ConfigError, nearest
 from onepolicy.learning import world_model
+from onepolicy.nn.state_noise import SdeOptions
 from onepolicy.recipes.loop import require_count, require_positive
 
 Algo = Literal["dqn", "ddpg", "td3", "sac", "mbpo"]
@@ -145,6 +146,8 @@ class Config:
     """TD3 and DDPG: noises, critics, delay."""
     sac: SacOptions = field(default_factory=SacOptions)
     """SAC and MBPO: temperature."""
+    sde: SdeOptions = field(default_factory=SdeOptions)
+    """SAC: noise that depends on the state (gSDE)."""
     mbpo: MbpoOptions = field(default_factory=MbpoOptions)
     """MBPO: the world model, what is imagined."""
     lr: float = 1e-4
@@ -191,6 +194,10 @@ class Config:
         fraction("gamma", self.gamma)
         if self.dqn.priority > 0 and self.algo != "dqn":
             raise ConfigError(f"dqn.priority is {self.dqn.priority}; {self.algo} draws all transitions alike.")
+        if self.sde.use and self.algo != "sac":
+            raise ConfigError(
+                f"sde.use with {self.algo}; noise that depends on the state is SAC's, ppo's and a2c's here."
+            )
         dqn_of(self), td3_of(self), sac_of(self), mbpo_of(self)
         if self.algo == "mbpo" and self.n_step != 1:
             raise ConfigError(f"n_step is {self.n_step}; a world model learns single steps. Set n_step to 1.")
@@ -252,6 +259,7 @@ def sac_of(config: Config) -> sac.Config:
         temperature=config.sac.temperature,
         target_entropy=config.sac.target_entropy,
         hold=config.sac.hold,
+        sde=config.sde,
         entropy_share=config.sac.entropy_share,
         critics=config.sac.critics,
         q_clip=config.sac.q_clip,
@@ -321,15 +329,19 @@ PRESETS: dict[str, Config] = {
         learning_starts=0, target_every=250, train_every=4, gradient_steps=0,
         dqn=DqnOptions(epsilon_fraction=0.12, epsilon_end=0.1), hidden=(256, 256),
     ),
-    # rl-baselines3-zoo hyperparams/sac.yml; MountainCarContinuous with noise that is held, not one that depends
-    # on the state; both push one way for a while
+    # rl-baselines3-zoo hyperparams/sac.yml
     "sac/Pendulum-v1": replace(DEFAULTS["sac"], steps=20_000, lr=1e-3),
     # ours
     "mbpo/Pendulum-v1": replace(DEFAULTS["mbpo"], steps=2000, mbpo=MbpoOptions(model_hidden=(64, 64))),
     "sac/MountainCarContinuous-v0": replace(
         DEFAULTS["sac"], env="MountainCarContinuous-v0", steps=50_000, capacity=50_000, batch_size=512, train_every=32,
-        gradient_steps=32, gamma=0.9999, tau=0.01, learning_starts=0, sac=SacOptions(temperature=0.1, hold=32),
-        hidden=(64, 64),
+        gradient_steps=32, gamma=0.9999, tau=0.01, learning_starts=0, sac=SacOptions(temperature=0.1),
+        sde=SdeOptions(use=True, log_std=-3.67), hidden=(64, 64),
+    ),
+    "sac/BipedalWalker-v3": replace(
+        DEFAULTS["sac"], env="BipedalWalker-v3", steps=500_000, lr=7.3e-4, capacity=300_000, gamma=0.98, tau=0.02,
+        train_every=64, gradient_steps=64, learning_starts=10_000, sde=SdeOptions(use=True, log_std=-3.0),
+        hidden=(400, 300),
     ),
     "sac/LunarLanderContinuous-v3": replace(
         DEFAULTS["sac"], env="LunarLanderContinuous-v3", steps=500_000, lr=7.3e-4, schedule="linear", tau=0.01,
