@@ -310,7 +310,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str, str]] = {
         "a language model on benchmarks, or two side by side",
     ),
     "verify": (_verify, "verify KIND --gold TEXT --answer TEXT [--OPTION VALUE]", "judge one answer, and say why"),
-    "data": (_data, "data check|mix|filter FILE [...]", "check, mix and filter training data"),
+    "data": (_data, "data check|mix|filter|make FILE [...]", "check, mix, filter and make training data"),
     "resume": (_resume, "resume RUN", "continue a run exactly where it stopped"),
     "plot": (
         _plot,

@@ -54,17 +54,19 @@ def fit(
     start: int,
     steps: int,
     after_step: Callable[[int, Metrics], bool],
+    area: str = "sft",
 ) -> None:
     """Train from step `start` to `steps`.
 
-    after_step(step, metrics): called with 1-based steps after each; logs, evaluates and saves; True stops.
+    after_step(step, metrics): called with 1-based steps after each; logs, evaluates and saves; True stops. area: of the
+    metrics `nll` and `tokens`; pretraining's is `pretrain`.
     """
     for step in range(start, steps):
         batch = credit(data.next(), pad_id)
         metrics = learner.step(batch)
         for name in ("policy/kl_old", "learner/logp_gap"):  # nobody sampled the demonstrations: there is no old policy
             metrics.pop(name, None)
-        metrics["sft/nll"] = metrics["policy/loss"]
-        metrics["sft/tokens"] = float(batch.mask.sum())
+        metrics[f"{area}/nll"] = metrics["policy/loss"]
+        metrics[f"{area}/tokens"] = float(batch.mask.sum())
         if after_step(step + 1, metrics):
             return

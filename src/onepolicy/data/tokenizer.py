@@ -1,6 +1,7 @@
-"""Tokenizers: a token per character for tiny models, any Hugging Face tokenizer, and encoding that never loses text.
+"""Tokenizers: characters or byte-level BPE made on the spot, any Hugging Face one, and encoding that never loses text.
 
-In: `char_tokenizer`, `load_tokenizer`, `encode`, `end_tokens`. Not here: chat templates (`chat_template.py`).
+In: `char_tokenizer`, `bpe_tokenizer`, `load_tokenizer`, `encode`, `end_tokens`. Not here: chat
+templates (`chat_template.py`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from onepolicy.errors import DataError, ModelError
+from onepolicy.errors import ConfigError, DataError, ModelError
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+"""Sentinels of fill-in-the-middle."""
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt"),
@@ -63,13 +66,52 @@ def char_tokenizer(characters: Iterable[str], special: Sequence[str] = TAGS) -> 
     core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token=UNK))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     core.decoder = decoders.Fuse()
+    return _fast(core, control, special)
+
+
+def bpe_tokenizer(texts: Iterable[str], vocab_size: int, special: Sequence[str] = TAGS) -> PreTrainedTokenizerFast:
+    """A Hugging Face tokenizer of byte-level byte-pair encoding, trained on the texts: no text is unknown to it.
+
+    Ids: `<pad>` 0, `<eos>` 1, the role tokens, `special`, the 256 bytes, then merges by rank. Spaces go with the word
+    behind, digits and punctuation are apart (GPT-2's pattern). vocab_size: all of it, special tokens included.
+
+    Raises: ConfigError when vocab_size leaves no room for a merge.
+    """
+    control = (PAD, EOS, *ROLES)
+    least = 256 + len(control) + len(special)
+    if vocab_size <= least:
+        raise ConfigError(f"vocab_size is {vocab_size}; bytes and special tokens take {least}. Set it above that.")
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*control, *special],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    return _fast(core, control, special)
+
+
+def made_tokenizer(file: str | Path, special: Sequence[str] = TAGS) -> PreTrainedTokenizerFast:
+    """A tokenizer that was made on the spot, again from its `tokenizer.json`: the same to the byte when saved."""
+    core = Tokenizer.from_file(str(file))
+    unknown = () if core.token_to_id(UNK) is None else (UNK,)
+    return _fast(core, (PAD, EOS, *unknown, *ROLES), special)
+
+
+def _fast(core: Tokenizer, control: Sequence[str], special: Sequence[str]) -> PreTrainedTokenizerFast:
+    """The core with its special tokens and the chat template of tiny models."""
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     core.add_tokens([AddedToken(token, special=False, normalized=False) for token in special])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
         eos_token=EOS,
-        unk_token=UNK,
+        unk_token=UNK if UNK in control else None,
         extra_special_tokens=list(ROLES),
         clean_up_tokenization_spaces=False,
     )

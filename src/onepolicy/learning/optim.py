@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -20,8 +20,9 @@ class OptimConfig:
     name: optimizer. lr: peak learning rate. betas, eps, weight_decay: as in torch (rmsprop takes betas[1] as its
     smoothing constant; rmsprop-tf is TensorFlow's form of it). max_grad_norm: global 2-norm bound, 0 turns clipping
     off. warmup_steps: linear from lr / warmup_steps to lr. schedule: after the warm-up, constant, or to min_lr at
-    total_steps linearly or along a half cosine. precision: "bf16" runs the policy under autocast; parameters, log-probs
-    and losses stay float32.
+    total_steps linearly or along a half cosine. decay: weight decay of all parameters, or of those with two dimensions
+    or more, which leaves out norms and biases (AdamW only). precision: "bf16" runs the policy under autocast;
+    parameters, log-probs and losses stay float32.
     """
 
     lr: float
@@ -35,6 +36,7 @@ class OptimConfig:
     total_steps: int = 0
     min_lr: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    decay: Literal["all", "matrices"] = "all"
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -75,11 +77,18 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], config: OptimConfig
         )
     if config.name == "sgd":
         return torch.optim.SGD(trained, lr=config.lr, momentum=config.betas[0], weight_decay=config.weight_decay)
+    groups = parameter_groups(trained, config)
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     fused = trained[0].device.type in ("cpu", "cuda") and all(p.dtype.is_floating_point for p in trained)
-    return kind(
-        trained, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused
-    )
+    return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused)
+
+
+def parameter_groups(trained: list[torch.nn.Parameter], config: OptimConfig) -> list[dict[str, Any]]:
+    """The parameters as one group, or by dimensions as two, the second without weight decay."""
+    if config.decay == "all":
+        return [{"params": trained}]
+    matrices = [p for p in trained if p.ndim >= 2]
+    return [{"params": matrices}, {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0}]
 
 
 class RMSpropTF(torch.optim.Optimizer):

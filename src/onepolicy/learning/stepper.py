@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from onepolicy.errors import TrainingError
+from onepolicy.errors import ConfigError, TrainingError
 from onepolicy.learning.distributed import sum_over_ranks, world_size
 from onepolicy.learning.optim import OptimConfig, clip_gradients, lr_at, make_optimizer
 from onepolicy.types import Metrics
@@ -57,6 +57,8 @@ class Stepper:
         own = {id(p) for p in apart.parameters()} if apart is not None else set()
         self.groups = [[p for p in self.parameters if (id(p) in own) == side] for side in (False, True)]
         self.scale = scale
+        if own and optim.decay == "matrices":
+            raise ConfigError("decay='matrices' is not for a learner with a part apart; use decay='all'.")
         if own:
             group = self.optimizer.param_groups[0]
             rest = {name: value for name, value in group.items() if name != "params"}

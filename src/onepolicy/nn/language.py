@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     LlamaConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "has_lora",
     "load_model",
     "merged_state",
+    "new_model",
     "plain_copy",
     "save_model",
 ]
@@ -148,6 +150,36 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    return model.eval()
+
+
+def new_model(
+    path_or_id: str | Path, vocab_size: int, *, seed: int = 0, pad_token_id: int, eos_token_id: int
+) -> PreTrainedModel:
+    """A causal language model of the shape that a directory's or hub id's config.json says, its weights new.
+
+    vocab_size: of the tokenizer; the shape's own is kept where it is larger by less than a hundredth, as padding.
+    seed: of the weights; the global random state is left as it was. Float32, in eval mode.
+    Raises: ModelError when there is no configuration of a causal language model.
+    """
+    try:
+        config = AutoConfig.from_pretrained(
+            str(path_or_id), trust_remote_code=False, local_files_only=Path(path_or_id).is_dir()
+        )
+        if not vocab_size <= config.vocab_size <= 1.01 * vocab_size:
+            config.vocab_size = vocab_size
+        config.pad_token_id, config.eos_token_id = pad_token_id, eos_token_id
+        if (config.bos_token_id or 0) >= config.vocab_size:
+            config.bos_token_id = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise ModelError(
+            f"no causal language model can be made after {str(path_or_id)!r}: {reason} Expected a directory with a "
+            "config.json of transformers, or a hub id."
+        ) from error
     return model.eval()
 
 

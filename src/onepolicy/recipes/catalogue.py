@@ -23,6 +23,7 @@ def _tabular(algorithm: str, about: str) -> Entry:
 
 
 ALGORITHMS: dict[str, Entry] = {
+    "pretrain": Entry("onepolicy.recipes.pretrain", "next-token training of a language model on text, infilling too"),
     "sft": Entry("onepolicy.recipes.sft", "supervised fine-tuning of a language model"),
     "reward-model": Entry("onepolicy.recipes.reward_model", "a reward model from pairs or rankings"),
     "dpo": Entry("onepolicy.recipes.dpo", "a language model from preferences: DPO, IPO, SimPO, ORPO, KTO; online too"),

@@ -16,6 +16,7 @@ from onepolicy.run.config import parse_args
 COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("onepolicy.recipes.data_check", "form, duplicates, lengths, gold answers and overlap of a file"),
     "mix": ("onepolicy.recipes.data_mix", "named sources by weight into one file"),
+    "make": ("onepolicy.recipes.data_make", "rankings, demonstrations and text: letters, gsm8k-rankings FILE"),
     "filter": ("onepolicy.recipes.data_filter", "the problems that a model solves sometimes"),
 }
 """Subcommands: module, and what it does in a line."""

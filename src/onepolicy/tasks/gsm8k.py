@@ -109,6 +109,15 @@ def calculations(solution: str) -> list[str]:
     return _CALCULATION.findall(solution)
 
 
+def without_calculations(solution: str) -> str:
+    """A solution without its calculator annotations.
+
+    >>> without_calculations("48/2 = <<48/2=24>>24 clips")
+    '48/2 = 24 clips'
+    """
+    return _CALCULATION.sub("", solution)
+
+
 def read_amount(text: str) -> Value | None:
     """The number a text is, or None for anything but a number.
 
@@ -140,4 +149,4 @@ def demonstrate(task: Task, form: AnswerFormat) -> str:
     """The data set's own solution, its calculator annotations removed, in the answer format."""
     value = read_amount(task.answer)
     assert value is not None
-    return form.write(_CALCULATION.sub("", task.meta["solution"]), number_text(value))
+    return form.write(without_calculations(task.meta["solution"]), number_text(value))

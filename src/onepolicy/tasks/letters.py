@@ -141,6 +141,22 @@ def best_accuracy(rows: Sequence[dict[str, Any]]) -> float:
     return sum(found) / len(found)
 
 
+def true_accuracy(rows: Sequence[dict[str, Any]]) -> float:
+    """The accuracy of the true reward on the rows' pairs with the labels they have; an equal reward counts half.
+
+    >>> true_accuracy([{"prompt": "c-f4?", "answers": ["caca", "ffff"], "ranks": [2, 1]}])
+    0.0
+    """
+    right = []
+    for row in rows:
+        value = [reward(row["prompt"], answer) for answer in row["answers"]]
+        for (i, a), (j, b) in combinations(enumerate(row["ranks"]), 2):
+            if a != b:
+                lead = (value[i] - value[j]) * (b - a)
+                right.append(1.0 if lead > 0 else 0.0 if lead < 0 else 0.5)
+    return sum(right) / len(right)
+
+
 def _read(prompt: str) -> tuple[str, str, int]:
     """(wanted letter, unwanted letter, length) of a prompt."""
     found = _PROMPT.fullmatch(prompt)
