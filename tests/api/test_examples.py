@@ -113,8 +113,8 @@ def test_commands_are_understood(words):
         config = parse_args(module.Config, presets, [*rest[1:], *(f"--{key}={value}" for key, value in found.fixed)])
         assert isinstance(config, module.Config)
     if name == "eval":
-        options = ["--k" if word == "-k" else word for word in rest[1:]]
-        assert parse_args(evaluate.Config, {}, ["--model", rest[0], *options]).model == rest[0]
+        if rest:
+            assert parse_args(evaluate.Config, {}, evaluate.arguments(rest)).model == rest[0]
     if name == "demo":
         assert isinstance(parse_args(demo.Config, {}, rest), demo.Config)
 
