@@ -324,7 +324,7 @@ def _is_judged(path: str) -> bool:
 PRESETS: dict[str, Config] = {
     # a model made on the spot and taught by `onepolicy data make letters`; the judge is the task's own formula
     "letters": Config(
-        tasks="letters", lr=1e-4, batch_size=32, warmup_steps=10, max_tokens=24, machine=Machine(threads=1)
+        tasks="letters", lr=5e-4, batch_size=64, warmup_steps=10, max_tokens=24, machine=Machine(threads=1)
     ),
     # TRL's and the paper's: beta 0.1, 1e-6, one pass; Meng et al. 2024, table 7 for SimPO on an instruct model
     "dpo": Config(),

@@ -330,7 +330,7 @@ def finish(config: Config, run: Run, language: Language, last: Metrics) -> Repor
 PRESETS: dict[str, Config] = {
     # the policy and the reward model of `onepolicy data make letters`
     "letters": Config(
-        lr=1e-4, max_tokens=24, kl=Kl(coef=0.1), ptx=Ptx(coef=1.0),
+        lr=3e-4, max_tokens=24, steps=60, kl=Kl(coef=0.05), ptx=Ptx(coef=2.0),
         update=Update(epochs=2, minibatches=2, warmup_steps=5), machine=Machine(threads=1),
     ),
     # Ouyang et al. 2022, appendix C.4: 512 episodes in 8 minibatches, one pass, clip 0.2, KL 0.02, gamma 27.8
