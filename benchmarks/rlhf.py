@@ -18,13 +18,18 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from common import FOLDER, RESULTS, Record, machine, table, write_json
 from letters_models import entropy, interval, judge, one_thread, prepare
 from onepolicy.recipes import rlhf
+from onepolicy.recipes.arena import arena_of, rescorer
+from onepolicy.recipes.language import language_of
 from onepolicy.recipes.mixing import Ptx
-from onepolicy.recipes.options import ExamOptions, Machine, Update
+from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Update
+from onepolicy.recipes.textual import Problems
+from onepolicy.tasks.verdicts import verify_each
 
 EVERY = 10
 """Rollouts between exams."""
@@ -72,7 +77,16 @@ def main() -> None:
                 record["entropy"] = entropy()
                 write_json(out, record)
                 print(key, record["runs"][key]["curve"][-1], flush=True)
+    for seed in range(arguments.seeds):
+        known = record.setdefault("optimum", {}).setdefault(str(seed), {})
+        for beta in {ROWS[name].beta for name in arguments.only} & {1.0, 0.3} - {float(key) for key in known}:
+            known[str(beta)] = optimum(Path(arguments.work) / str(seed), seed, beta)
+            write_json(out, record)
     print(report(record["runs"]))
+    for beta in sorted({key for known in record["optimum"].values() for key in known}):
+        found = [known[beta] for known in record["optimum"].values() if beta in known]
+        cells = (f"{name} {interval([one[name] for one in found])}" for name in ("reward", "kl", "effective"))
+        print(f"the optimum under beta {beta}:", *cells)
     picture(
         record["runs"],
         Path(arguments.out).with_suffix(".png") if arguments.out != str(RESULTS / "rlhf.json") else FIGURE,
@@ -103,6 +117,31 @@ def trained(name: str, seed: int, folder: Path) -> Record:
             curve.append({"rollout": found["step"], "coefficient": coefficient, **kept})
     seconds = {"seconds": round(time.perf_counter() - began, 1), "cpu": round(time.process_time() - cpu, 1)}
     return {"curve": curve, **seconds}
+
+
+def optimum(folder: Path, seed: int, beta: float, n: int = 512) -> Record:
+    """Reward and KL of the best policy under beta, pi_ref exp(r / beta) / Z, by weighing the SFT model's answers.
+
+    Means over held-out prompts of n answers each; `effective` is the mean effective number of them, 1 / sum w^2: where
+    it is small the estimate is biased towards the reference.
+    """
+    language = language_of(folder / "model")
+    tasks = Problems(tasks="letters", level=None, data="", eval_data="", eval_size=512, seed=seed, instructed=False,
+                     options=ProblemOptions(), given="").held_out()  # fmt: skip
+    generator, keep = language.engine(slots=256, cache_tokens=None), rescorer(None, re_encode=False)
+    arena = arena_of(
+        tasks.tasks, language, generator, keep, verify_each, n=n, max_tokens=24, temperature=1.0, seed=seed
+    )
+    reward = np.array(arena.reference)
+    weight = np.exp((reward - reward.max(-1, keepdims=True)) / beta)
+    weight /= weight.sum(-1, keepdims=True)
+    kl = (weight * np.log(np.maximum(weight * n, 1e-300))).sum(-1)
+    effective = 1 / (weight**2).sum(-1)
+    return {
+        "reward": float((weight * reward).sum(-1).mean()),
+        "kl": float(kl.mean()),
+        "effective": float(effective.mean()),
+    }
 
 
 def true(exam: Record) -> float:
