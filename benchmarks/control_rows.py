@@ -1,9 +1,8 @@
 """What both sides of control_vs_sb3.py are given, and how both are examined. numpy and gymnasium, nothing else.
 
 ROWS: (algorithm, world, environment steps, seeds). ZOO: rl-baselines3-zoo's hyperparameters of each row, as
-stable-baselines3 takes them; on our side the preset of the same name has them. Where the zoo explores with generalised
-state-dependent noise (`use_sde`) ours has Gaussian noise, held for 32 steps in SAC's MountainCarContinuous; our DQN is
-double. All else is equal, activations and first weights of the MuJoCo rows included.
+stable-baselines3 takes them; on our side the preset of the same name has them. Our DQN is double. All else is equal,
+state-dependent noise and the activations and first weights of the MuJoCo rows included.
 """
 
 from __future__ import annotations
