@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sacrebleu.metrics import CHRF
 
 from onepolicy.algos import rlhf as algorithm
 from onepolicy.errors import ConfigError, DataError, ModelError
@@ -16,6 +17,7 @@ from onepolicy.nn.scorer import load_scorer
 from onepolicy.recipes import reward_model, rlhf
 from onepolicy.recipes.options import ExamOptions, Machine, Update
 from onepolicy.tasks import letters
+from onepolicy.tasks.form import side_of
 
 DEATHS = [
     (1, "before log"), (1, "in save"), (2, "after save"), (3, "after log"), (3, "after save"), (4, "after save"),
@@ -97,6 +99,20 @@ def test_at_unchanged_weights_nothing_has_moved(tiny):
     first = json.loads(Path(config.out, "metrics.jsonl").read_text().splitlines()[0])
     assert first["eval/kl"] == pytest.approx(0.0, abs=1e-4)
     assert first["eval/win_rate"] == 0.5
+
+
+def test_a_metric_of_overlap_is_the_reward(tiny):
+    """`--reward chrf`: what each sample scored is sacrebleu's number against the task's answer."""
+    config = tiny(reward="chrf", steps=1)
+    rlhf.main(config)
+    answer = {task.messages[-1].content: task.answer for task in letters.load("train").tasks}
+    chrf = CHRF()
+    samples = [json.loads(line) for line in Path(config.out, "samples.jsonl").read_text().splitlines()]
+    assert samples
+    for row in samples:
+        said = side_of(row["text"], "answer")  # what is thought does not count
+        expected = chrf.sentence_score(said, [answer[row["prompt"]]]).score / 100 if said else 0.0
+        assert row["score"] == pytest.approx(expected), row
 
 
 def test_bad_input_is_named(tiny, tmp_path):
