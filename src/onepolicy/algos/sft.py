@@ -15,6 +15,7 @@ import numpy as np
 from onepolicy.batch import PolicyBatch
 from onepolicy.core.policy import PolicyLoss, reinforce
 from onepolicy.data.packing import token_batch
+from onepolicy.learning.learner import evaluate_in_parts
 from onepolicy.types import Episode, Metrics, Score
 
 LOSS = PolicyLoss(surrogate=reinforce)
@@ -44,6 +45,19 @@ def credit(examples: Sequence[tuple[list[int], list[bool]]], pad_id: int) -> Pol
         for row, (tokens, is_action) in enumerate(examples)
     ]
     return token_batch(episodes, np.ones(len(episodes)), pad_id)
+
+
+def nats(
+    policy: Any, examples: Sequence[tuple[list[int], list[bool]]], *, pad_id: int, budget: int | None
+) -> tuple[float, int]:
+    """The examples' negative log-likelihood, summed over the assistant tokens in float64, and how many those are.
+
+    budget: padded tokens at once, None for all.
+    """
+    parameter = next(policy.parameters())
+    batch = credit(examples, pad_id).map(lambda x: x.to(parameter.device))
+    found = evaluate_in_parts(policy, batch, budget)
+    return -float(found.logp[batch.mask].double().sum()), int(batch.mask.sum())
 
 
 def fit(

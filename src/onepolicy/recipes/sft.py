@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 
 from onepolicy.algos import sft
 from onepolicy.data.demonstrations import DemonstrationStream, Example, conversation, example, read_jsonl
+from onepolicy.errors import ConfigError
 from onepolicy.learning.learner import PolicyLearner
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.language import TINY
@@ -45,11 +47,13 @@ class Config:
     data: str = ""
     """JSONL file: rows with messages, or prompt and completion; or the task set's own training file."""
     eval_data: str = ""
-    """The task set's held-out file."""
+    """The task set's held-out file; beside conversations of your own, held-out ones, whose eval/nll is measured."""
     demonstrations: int | None = None
     """The task set's worked solutions to learn; None for 8,000, or all where there are fewer."""
     steps: int = 500
     """Optimizer steps."""
+    epochs: float | None = None
+    """Passes over the demonstrations, instead of steps."""
     batch_size: int = 64
     """Sequences a step."""
     lr: float = 1e-3
@@ -78,6 +82,8 @@ class Config:
     def __post_init__(self) -> None:
         require_positive(self, "demonstrations", "steps", "batch_size", "max_tokens")
         require_count(self, "lora_rank", "eval_every", "save_every")
+        if self.epochs is not None and not 0.0 < self.epochs < math.inf:
+            raise ConfigError(f"epochs is {self.epochs}; passes over the demonstrations are above 0.")
         optim_of(self)
 
 
@@ -110,11 +116,13 @@ def main(config: Config, resume: Path | None = None) -> Report:
     )
     held_out = that_fit(sets[0], language, config.problems.bad_rows)
     if own_file(config):
-        examples, dropped = own_examples(config, language)
+        examples, dropped = own_examples(config, language, config.data)
     else:
         examples, dropped = worked_examples(sets[1], config.demonstrations, config.seed, language), ""
+    unseen = own_examples(config, language, config.eval_data)[0] if own_file(config) and config.eval_data else []
     data = DemonstrationStream(examples, batch_size=config.batch_size, seed=config.seed)
     run = open_run(RECIPE, config, resume, problems.fingerprints())
+    config = replace(config, steps=steps_of(config, len(examples)))
     learner = make_learner(config, language.policy, run.directory / "bad")
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
     judge = Judge(config.machine, held_out)
@@ -123,7 +131,11 @@ def main(config: Config, resume: Path | None = None) -> Report:
 
     def sit(step: int) -> Metrics:
         generator.load(language.state(), step)
-        return exam.sit(step, final=step == config.steps)
+        metrics = exam.sit(step, final=step == config.steps)
+        if unseen:
+            nats, tokens = sft.nats(language.policy, unseen, pad_id=language.pad_id, budget=config.machine.micro_tokens)
+            metrics["eval/nll"] = nats / tokens
+        return metrics
 
     with run, judge:
         say_sizes(run, held_out, *sets[1:])
@@ -139,11 +151,20 @@ def main(config: Config, resume: Path | None = None) -> Report:
                 save_every=config.save_every,
                 evaluate=sit,
                 parts=parts,
-                shown={"sft/nll": "nll", "eval/accuracy": "held-out"},
+                shown={"sft/nll": "nll", "eval/nll": "held-out nll", "eval/accuracy": "held-out"},
             )
             sft.fit(learner, data, pad_id=language.pad_id, start=start, steps=config.steps, after_step=loop.after_step)
         loop.stop_if_interrupted()
         return exam.report(config.steps)
+
+
+def steps_of(config: Config, examples: int) -> int:
+    """Optimizer steps: as asked, or as many as the epochs over so many examples take, rounded up.
+
+    >>> steps_of(Config(epochs=2.0, batch_size=8), 10), steps_of(Config(steps=7), 10)
+    (3, 7)
+    """
+    return config.steps if config.epochs is None else math.ceil(config.epochs * examples / config.batch_size)
 
 
 def own_file(config: Config) -> bool:
@@ -155,19 +176,20 @@ def written_characters(config: Config) -> str:
     """The characters of the user's own conversations, and all of ASCII; none without a file, or for a real model."""
     if not own_file(config) or config.model not in TINY:
         return ""
-    talks = read_jsonl(config.data, conversation, config.problems.bad_rows).rows
+    files = [path for path in (config.data, config.eval_data) if path]
+    talks = [talk for path in files for talk in read_jsonl(path, conversation, config.problems.bad_rows).rows]
     return "".join(sorted({c for talk in talks for turn in talk for c in turn["content"]} | set(PRINTABLE)))
 
 
-def own_examples(config: Config, language: Language) -> tuple[list[Example], str]:
-    """The user's own conversations as (tokens, is_action), and how many rows were dropped and why, in words.
+def own_examples(config: Config, language: Language, path: str) -> tuple[list[Example], str]:
+    """The conversations of a user's own file as (tokens, is_action), and how many rows were dropped and why, in words.
 
     Raises: DataError for a file without a good row, and for a broken or too long row where those are to stop.
     """
     tokenizer, context = language.tokenizer, language.context
-    rows = read_jsonl(config.data, lambda row: example(tokenizer, conversation(row), context), config.problems.bad_rows)
+    rows = read_jsonl(path, lambda row: example(tokenizer, conversation(row), context), config.problems.bad_rows)
     reasons = ", ".join(f"{count} x {reason}" for reason, count in rows.dropped.items())
-    said = f"{config.data}: {sum(rows.dropped.values())} rows dropped, {len(rows.rows)} kept: {reasons}"
+    said = f"{path}: {sum(rows.dropped.values())} rows dropped, {len(rows.rows)} kept: {reasons}"
     return list(rows.rows), said if rows.dropped else ""
 
 
