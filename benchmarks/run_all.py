@@ -1,6 +1,7 @@
 """Every benchmark, one after the other; what `make bench` runs. Names on the command line choose some.
 
-control_vs_sb3 takes many hours, and is run only by name; it keeps every finished run and goes on where it was.
+control_vs_sb3 takes many hours, preferences and rlhf some ten minutes a seed; they are run only by name, keep every
+finished run and go on where they were.
 
 Each prints a table and writes results/NAME.json. Run them on an idle machine: they use its cores one at a time.
 """
@@ -12,9 +13,9 @@ import sys
 
 from common import FOLDER
 
-ALONE = ("planning.py", "tabular.py", "worlds.py")
+ALONE = ("planning.py", "preferences.py", "rlhf.py", "tabular.py", "worlds.py")
 """Benchmarks whose peers are in their own environment, or whose targets are absolute."""
-LONG = ("control_vs_sb3",)
+LONG = ("control_vs_sb3", "preferences", "rlhf")
 
 
 def main(chosen: list[str]) -> int:
