@@ -1,0 +1,135 @@
+"""Reward models: K-wise against pairwise on real solutions of GSM8K at equal compute; the letters against the truth.
+
+    python benchmarks/reward_model.py gsm8k --data TRAIN.jsonl --solutions example_model_solutions.jsonl
+    python benchmarks/reward_model.py letters
+
+gsm8k: a tiny model is pretrained on the training problems and their solutions, and becomes a reward model from rankings
+of model solutions (right before wrong), by the K-wise loss and by single pairs. A step has as many texts either way, 4
+of a ranking or 2 of a pair, and the steps are as many: equal texts through the model; tokens are counted and stated.
+letters: preset `letters` from a model after SFT; its held-out accuracy beside what the true reward reaches on the same
+labels. Three seeds each; an interval of a mean is over seeds (t), one of a model over held-out rankings (bootstrap).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from common import RESULTS, machine, table, write_json
+
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Student's t, two-sided 95 %, by the number of seeds."""
+
+
+def main() -> None:
+    """Run what was asked for and write its JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["gsm8k", "letters"])
+    parser.add_argument("--data", default="", help="GSM8K's train.jsonl")
+    parser.add_argument("--solutions", default="", help="example_model_solutions.jsonl")
+    parser.add_argument("--work", default="runs/benchmark-reward-model", help="where the runs go; finished ones stay")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=0, help="gsm8k: optimizer steps; 0 is one pass over the rankings")
+    parser.add_argument("--epochs", type=float, default=1.0, help="gsm8k: passes over the pretraining text")
+    given = parser.parse_args()
+    record = {"machine": machine("torch", "transformers"), "command": " ".join(sys.argv[1:])}
+    record |= gsm8k(given) if given.what == "gsm8k" else letters(given)
+    write_json(RESULTS / f"reward_model_{given.what}.json", record)
+
+
+def gsm8k(given: argparse.Namespace) -> dict[str, Any]:
+    """Pretraining, rankings, and both forms for every seed."""
+    work = Path(given.work)
+    base, rankings = work / "pretrain", work / "rankings"
+    make("data", "make", "gsm8k-rankings", given.solutions, "--out", rankings)
+    train(base, "pretrain", "--preset", "gsm8k", "--data", given.data, "--epochs", given.epochs, "--save-every", 50)
+    size = sum(1 for _ in (rankings / "rankings.jsonl").open())
+    steps = given.steps or -(-size // 16)
+    found: dict[str, list[dict[str, Any]]] = {"k-wise": [], "pairwise": []}
+    for seed in range(given.seeds):
+        for form, batch in (("k-wise", 16), ("pairwise", 32)):
+            out = work / f"gsm8k-{form}-{seed}"
+            fields = ["--data", rankings / "rankings.jsonl", "--eval-data", rankings / "rankings_test.jsonl"]
+            fields += ["--form", form, "--batch-size", batch, "--steps", steps, "--lr", 1e-3, "--warmup-steps", 5]
+            fields += ["--bad-rows", "drop", "--eval-every", max(1, steps // 4), "--machine.threads", 1]
+            train(out, "reward-model", "--model", base, "--seed", seed, *fields)
+            found[form].append(measured(out))
+    rows = [[form, *summary(runs)] for form, runs in found.items()]
+    print(table(["form", "texts", "pair accuracy, mean of seeds", "95 %", "each seed", "pair loss, nats"], rows))
+    pretrained = lines(base)[-1]
+    print(f"pretrained: {pretrained['eval/nll']:.3f} nats a token, {pretrained['eval/bits_per_byte']:.3f} bits a byte")
+    return {"runs": found, "steps": steps, "pretrained": pretrained}
+
+
+def letters(given: argparse.Namespace) -> dict[str, Any]:
+    """SFT once, then the preset for every seed."""
+    work = Path(given.work)
+    data = work / "letters"
+    make("data", "make", "letters", "--out", data)
+    fields = ["--tasks", "letters", "--data", data / "demonstrations.jsonl", "--steps", 300, "--lr", 3e-3]
+    fields += ["--tiny.context", 32, "--max-tokens", 14, "--machine.threads", 1]
+    train(work / "letters-sft", "sft", *fields)
+    truth = json.loads((data / "manifest.json").read_text())
+    found = []
+    for seed in range(given.seeds):
+        out = work / f"letters-{seed}"
+        files = ["--data", data / "rankings.jsonl", "--eval-data", data / "rankings_test.jsonl"]
+        train(out, "reward-model", "--preset", "letters", "--model", work / "letters-sft", "--seed", seed, *files)
+        found.append(measured(out))
+    print(table(["", "texts", "pair accuracy", "95 %", "each seed", "pair loss"], [["letters", *summary(found)]]))
+    print(f"the true reward on these labels: {truth['best_accuracy_on_these_labels']:.4f}")
+    return {"runs": found, "truth": truth}
+
+
+def make(*words: object) -> None:
+    """A command of onepolicy. Raises: SystemExit when it fails."""
+    command = [sys.executable, "-c", "from onepolicy.cli import main; main()", *map(str, words)]
+    print("onepolicy", *words, file=sys.stderr, flush=True)
+    if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+        raise SystemExit(f"failed: {' '.join(command)}")
+
+
+def train(out: Path, algorithm: str, *fields: object) -> None:
+    """A run that is finished stays, one that was cut off goes on."""
+    if (out / "report.md").is_file():
+        return
+    if (out / "checkpoints").is_dir():
+        make("resume", out)
+        return
+    make("train", algorithm, *fields, "--out", out)
+
+
+def measured(out: Path) -> dict[str, Any]:
+    """The run's last line, the accuracies on the way, and the texts that went through the model."""
+    found, config = lines(out), json.loads((out / "config.json").read_text())
+    config = config.get("config", config)
+    texts = len(found) * config["batch_size"] * (4 if config["form"] == "k-wise" else 2)
+    kept = {name: value for name, value in found[-1].items() if name.startswith("eval/")}
+    curve = [[line["step"], line["eval/pair_accuracy"]] for line in found if "eval/pair_accuracy" in line]
+    return {**kept, "texts": texts, "curve": curve}
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """A run's metrics."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(runs: list[dict[str, Any]]) -> list[str]:
+    """Cells of a table: texts, mean accuracy, its interval over seeds, each seed with its own interval, mean loss."""
+    each = [run["eval/pair_accuracy"] for run in runs]
+    half = T_95[len(each)] * stdev(each) / len(each) ** 0.5 if len(each) > 1 else float("nan")
+    spread = ", ".join(
+        f"{r['eval/pair_accuracy']:.3f} [{r['eval/pair_accuracy_low']:.3f}, {r['eval/pair_accuracy_high']:.3f}]"
+        for r in runs
+    )
+    loss = mean(run["eval/pair_loss"] for run in runs)
+    return [str(runs[0]["texts"]), f"{mean(each):.4f}", f"+- {half:.4f}", spread, f"{loss:.4f}"]
+
+
+if __name__ == "__main__":
+    main()
