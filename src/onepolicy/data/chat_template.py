@@ -69,7 +69,7 @@ def render_with_mask(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Turn
     at = 0
     for start, end in [*spans, (len(text), len(text))]:
         for piece, written in ((text[at:start], False), (text[start:end], True)):
-            new = encode(tokenizer, piece)
+            new = encode(tokenizer, piece) if piece else []
             ids += new
             mask += [written] * len(new)
         at = end
