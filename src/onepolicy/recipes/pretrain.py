@@ -335,8 +335,10 @@ PRESETS: dict[str, Config] = {
         field="question+answer",
         vocab_size=2048,
         epochs=1.0,
+        batch_tokens=4096,
         lr=3e-3,
-        tiny=Tiny(context=512),
+        warmup_steps=20,
+        tiny=Tiny(context=320),
         machine=Machine(threads=1),
     ),
 }
