@@ -114,6 +114,14 @@ class TokenPolicy(nn.Module):
         place = row * inputs.tokens.shape[1] + column
         return Evaluation(logp=_spread(logp, place, inputs.tokens), entropy=_spread(entropy, place, inputs.tokens))
 
+    def action_logits(self, inputs: TokenInputs) -> Tensor:
+        """The tempered logits [N, V] before each action, in the order of is_action.nonzero(); errors as `evaluate`."""
+        tokens, rank = compact(inputs.tokens, inputs.attention, harmless_id(self.model))
+        row, column = inputs.is_action.nonzero(as_tuple=True)
+        before = rank[row, column] - 1
+        self._check(inputs, tokens.shape[1], before)
+        return self._logits(self._states(tokens, row, before))
+
     @torch.no_grad()
     def act(self, inputs: TokenInputs, *, rng: torch.Generator) -> tuple[Tensor, Evaluation]:
         """The next token of every row [B], sampled after its last real token, and its log-prob and entropy [B]."""

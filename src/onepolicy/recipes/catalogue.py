@@ -29,6 +29,8 @@ ALGORITHMS: dict[str, Entry] = {
     "dpo": Entry("onepolicy.recipes.dpo", "a language model from preferences: DPO, IPO, SimPO, ORPO, KTO; online too"),
     "rlhf": Entry("onepolicy.recipes.rlhf", "PPO on a language model against a reward model, text mixed in"),
     "grpo": Entry("onepolicy.recipes.grpo", "reinforcement learning of a language model with verifiable rewards"),
+    "r1": Entry("onepolicy.recipes.r1", "DeepSeek-R1 whole: cold start, RL, rejection sampling, SFT, RL on everything"),
+    "distill": Entry("onepolicy.recipes.distill", "a student learns from a teacher's opinion of what it writes"),
     "reinforce": Entry("onepolicy.recipes.control", "REINFORCE with a baseline, on control", (("algo", "reinforce"),)),
     "a2c": Entry("onepolicy.recipes.control", "advantage actor-critic, on control", (("algo", "a2c"),)),
     "ppo": Entry("onepolicy.recipes.control", "proximal policy optimisation, on control", (("algo", "ppo"),)),

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("onepolicy.recipes.data_check", "form, duplicates, lengths, gold answers and overlap of a file"),
     "mix": ("onepolicy.recipes.data_mix", "named sources by weight into one file"),
     "make": ("onepolicy.recipes.data_make", "rankings, demonstrations and text: letters, gsm8k-rankings FILE"),
+    "sample": ("onepolicy.recipes.rejection", "a model's good answers as a training file, and best-of-n"),
     "filter": ("onepolicy.recipes.data_filter", "the problems that a model solves sometimes"),
 }
 """Subcommands: module, and what it does in a line."""

@@ -29,10 +29,11 @@ from onepolicy.recipes.grpo_config import Config as Config
 from onepolicy.recipes.grpo_config import baseline_of, credit_of, kl_coef_of, optim_of
 from onepolicy.recipes.language import Language, characters_of, load_language, open_language
 from onepolicy.recipes.loop import Loop, alarms_of, open_run
+from onepolicy.recipes.model_reward import reward_of
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
 from onepolicy.recipes.rollouts import Here, actor_of, make_act
 from onepolicy.recipes.textual import Exam, Problems, say_sizes, starting_config, that_fit
-from onepolicy.recipes.verifying import Judge, scorer_of
+from onepolicy.recipes.verifying import Judge
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
@@ -103,7 +104,7 @@ def main(config: Config, resume: Path | None = None) -> Report:
     Model, data and reward are opened before a run directory is made, so that a mistake in them leaves none.
     """
     torch.set_num_threads(config.machine.threads)
-    problems, reward = Problems.of(config), scorer_of(config.reward) if config.reward else None
+    problems, reward = Problems.of(config), reward_of(config.reward)
     train, held_out = problems.train(), problems.held_out()
     if resume is None:
         prepare(config, config.model, train, held_out)
@@ -158,7 +159,7 @@ def actor(config: Config, language: Language, generator: Generator, judge: Judge
 
 def generating(config: Config, model: str) -> Worker:
     """The other process's side: its own model, tasks and judge."""
-    problems, reward = Problems.of(config), scorer_of(config.reward) if config.reward else None
+    problems, reward = Problems.of(config), reward_of(config.reward)
     language, train, held_out = prepare(config, model, problems.train(), problems.held_out())
     judge = Judge(config.machine, train, held_out, reward=reward)
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
@@ -304,6 +305,23 @@ PRESETS: dict[str, Config] = {
         problems=ProblemOptions(train_size=2500),
         update=Update(zero_variance="drop", schedule="linear"),
         exam=ExamOptions(size=400, k=4),
+        machine=Machine(threads=1, slots=512),
+    ),
+    # one-line programs of two steps, each completion run in the sandbox on four inputs
+    "code": Config(
+        tasks="code",
+        task_options="notation=signs",
+        level=2,
+        steps=60,
+        prompts=16,
+        max_tokens=40,
+        lr=5e-4,
+        eval_every=0,
+        tiny=Tiny(context=64),
+        warm=WarmStart(steps=900, demonstrations=1500, batch_size=32, lr=3e-3),
+        problems=ProblemOptions(style="mixed"),
+        update=Update(epochs=4, zero_variance="drop", schedule="linear"),
+        exam=ExamOptions(size=200),
         machine=Machine(threads=1, slots=512),
     ),
 }

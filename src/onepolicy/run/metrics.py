@@ -88,6 +88,12 @@ METRICS: dict[str, Metric] = {
     "ptx/loss": Metric("nats", "Negative log-likelihood of the pretraining text mixed into the steps."),
     "eval/kl": Metric("nats", "KL to the reference of a sampled answer to a held-out prompt."),
     "eval/text_nll": Metric("nats", "Mean negative log-likelihood of held-out pretraining text, per token."),
+    "distill/kl": Metric("nats", "KL(student || teacher) a token of the student's texts, by the tokens drawn."),
+    "distill/kl_sequence": Metric("nats", "The same, summed over a text."),
+    "distill/kl_exact": Metric("nats", "The same a token, over the whole vocabulary; with --loss exact."),
+    "eval/teacher_kl": Metric(
+        "nats", "KL(student || teacher) a token of answers to held-out prompts, over the vocabulary."
+    ),
     "value/loss": Metric("reward^2", "The critic's loss, half the squared error to its target."),
     "value/explained_variance": Metric(
         "share", "1 - var(target - value) / var(target); 1 is a perfect critic, 0 a constant."

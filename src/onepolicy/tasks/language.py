@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from onepolicy.errors import ConfigError, nearest
 from onepolicy.tasks.form import Side, check_side, side_of
 from onepolicy.tasks.scripts import KANA, MAX_TEXT, UNSPACED, natural_text, words_by_script
-from onepolicy.types import Score, Task
+from onepolicy.types import Score, Task, Verifier
 
 LANGUAGES: dict[str, tuple[str, str]] = {
     "af": ("Afrikaans", "Latin"), "ar": ("Arabic", "Arabic"), "az": ("Azerbaijani", "Latin"),
@@ -245,3 +245,27 @@ class LanguageVerifier:
             return Score(None, {"language": None})
         value = share if self.threshold is None else float(share >= self.threshold)
         return Score(value, {"language": share})
+
+
+@dataclass(frozen=True)
+class LanguageReward:
+    """The answer's reward plus `weight` times the share of the thinking's words that are in a language.
+
+    answer: judges the answer; its parts are kept. language: measures; part `language` is the share, None where it
+    skips the text, for which nothing is paid. weight: reward units, at least 0; 0 measures and does not pay.
+    Source: DeepSeek-R1 (arXiv 2501.12948), section 2.3.2, which adds accuracy and language directly, weight 1.
+    """
+
+    answer: Verifier
+    weight: float = 0.0
+    language: LanguageVerifier = field(default_factory=lambda: LanguageVerifier(side="thinking"))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise ConfigError(f"the language's weight is {self.weight}; it is finite and at least 0.")
+
+    def __call__(self, task: Task, text: str) -> Score:
+        score = self.answer(task, text)
+        share = self.language(task, text).parts["language"]
+        value = None if score.value is None else score.value + self.weight * (share or 0.0)
+        return Score(value, {**score.parts, "language": share}, score.error)
