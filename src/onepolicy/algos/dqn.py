@@ -25,6 +25,7 @@ from onepolicy.data.replay import Floats, Replay, Transitions
 from onepolicy.errors import ConfigError
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.stacked import StackedOptimizer
+from onepolicy.nn.q_gradient import QGradient, by_hand, huber
 from onepolicy.nn.stacked import StackedQ, follow, target_of
 
 ROWS = 512
@@ -121,6 +122,7 @@ class Learner:
         self.target = target_of(self.q)
         self.optimizer = StackedOptimizer(self.q.parameters(), tuple(seeds), optim)
         self.view = self.q.numpy_view()
+        self.gradient = QGradient(self.q, config.batch_size) if by_hand(self.q) else None
         self.metrics: dict[str, Tensor] = {}
 
     def explore(self, steps: int) -> Callable[[Floats, Sequence[np.random.Generator]], NDArray[np.int64]]:
@@ -142,6 +144,8 @@ class Learner:
 
         ahead: from look_ahead. Returns the sizes of the errors [S, B], of before the step.
         """
+        if self.gradient is not None and batch.row.shape[1] == self.gradient.rows:
+            return self._update_by_hand(self.gradient, batch, ahead)
         with torch.no_grad():
             online = self.q(batch.next_obs) if self.config.double else ahead
             goal = q_target(online, ahead, batch.reward, batch.discount, double=self.config.double)
@@ -152,6 +156,24 @@ class Learner:
         q = q.detach()
         self.metrics = {"learner/loss": self.optimizer.step(loss.mean(dim=-1)), "value/q": q.mean(dim=-1)}
         return (q - goal).abs_()
+
+    def _update_by_hand(self, gradient: QGradient, batch: Transitions, ahead: Tensor) -> Tensor:
+        """The same without autograd, in numbers equal to rounding."""
+        values, online = gradient.forward(batch.obs, batch.next_obs if self.config.double else None)
+        worth, action = ahead.numpy(), batch.action.numpy()
+        best = (online if self.config.double else worth).argmax(axis=-1)
+        goal = batch.reward.numpy() + batch.discount.numpy() * worth[(*gradient.places, best)]
+        q = values[(*gradient.places, action)]
+        loss, slope = huber(q - goal)
+        if batch.weight is not None:
+            loss, slope = loss * batch.weight.numpy(), slope * batch.weight.numpy()
+        slope = slope * np.float32(1.0 / gradient.rows)
+        losses = torch.from_numpy(loss.mean(axis=-1))
+        self.metrics = {
+            "learner/loss": self.optimizer.apply(losses, lambda: gradient.backward(action, slope)),
+            "value/q": torch.from_numpy(q.mean(axis=-1)),
+        }
+        return torch.from_numpy(np.abs(q - goal))
 
     def state_dict(self) -> dict[str, Any]:
         """Networks and optimizer; and the metrics, which a line of the log may ask for before the next update."""

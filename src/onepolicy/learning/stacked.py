@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 import torch
@@ -35,7 +35,14 @@ class StackedOptimizer:
 
         Raises: TrainingError for a loss that is not finite, naming the seed; no parameter has changed then.
         """
-        found = loss.detach()
+        return self.apply(loss.detach(), lambda: torch.autograd.grad(loss.sum(), self.parameters))
+
+    def apply(self, found: Tensor, gradients_of: Callable[[], Sequence[Tensor]]) -> Tensor:
+        """One step by the gradients of the sum of losses [S] that are known already; the losses.
+
+        gradients_of: called once the losses are known to be finite; in the order of the parameters.
+        Raises: as `step`.
+        """
         if not bool(torch.isfinite(found).all()):
             bad = int((~torch.isfinite(found)).nonzero()[0])
             raise TrainingError(
@@ -44,7 +51,7 @@ class StackedOptimizer:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = lr_at(self.config, self.steps)
-        gradients = torch.autograd.grad(loss.sum(), self.parameters)
+        gradients = gradients_of()
         if self.config.max_grad_norm > 0:
             self.norm = _clip(gradients, len(self.seeds), self.config.max_grad_norm)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
@@ -102,7 +109,7 @@ class StackedPolicyLearner:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def _clip(gradients: tuple[Tensor, ...], learners: int, most: float) -> Tensor:
+def _clip(gradients: Sequence[Tensor], learners: int, most: float) -> Tensor:
     """Scales each learner's gradients, the first axis of each, to a 2-norm of at most `most`, in place; the norms."""
     rows = [gradient.view(learners, -1) for gradient in gradients]
     norm = torch.linalg.vector_norm(torch.cat(rows, dim=1), dim=1)

@@ -25,12 +25,12 @@ class _Layers(torch.autograd.Function):
     def forward(ctx: Any, activation: Activation, learn: bool, x: Tensor, *parameters: Tensor) -> Tensor:
         into, known = [x], []  # what each layer sees; what the derivative of each activation is known from
         for place in range(0, len(parameters) - 2, 2):
-            h = _affine(into[-1], parameters[place], parameters[place + 1])
+            h = affine(into[-1], parameters[place], parameters[place + 1])
             known.append(h)
             into.append(_ACTIVATE[activation](h))
         ctx.activation, ctx.learn = activation, learn
         ctx.save_for_backward(*into, *known, *parameters[::2])
-        return _affine(into[-1], *parameters[-2:])
+        return affine(into[-1], *parameters[-2:])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -43,7 +43,7 @@ class _Layers(torch.autograd.Function):
         found: list[Tensor | None] = [None] * (2 * depth)
         for place in reversed(range(depth)):
             if ctx.learn:
-                found[2 * place] = _outer(into[place], rate)
+                found[2 * place] = outer(into[place], rate)
                 found[2 * place + 1] = rate.sum(1, keepdim=True)
             if place == 0 and not ctx.needs_input_grad[2]:
                 return None, None, None, *found
@@ -91,7 +91,7 @@ _UNDO: dict[Activation, Callable[[Tensor, Tensor], object]] = {
 """The gradient before each activation from that after it, in its place."""
 
 
-def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x weight + bias, a new tensor."""
     networks, _, width = weight.shape
     if width > NARROW or x.device.type != "cpu":
@@ -101,7 +101,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias, x, weight.transpose(1, 2).contiguous().transpose(1, 2))
 
 
-def _outer(x: Tensor, rate: Tensor) -> Tensor:
+def outer(x: Tensor, rate: Tensor) -> Tensor:
     """The weights' gradient x^T rate, summed over rows."""
     if rate.shape[2] > NARROW:
         return torch.bmm(x.transpose(1, 2), rate)
