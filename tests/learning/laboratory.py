@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -115,6 +116,7 @@ class Laboratory:
         place = torch.arange(longest + 1)
         self.rows = TokenInputs(tokens, place <= self.length[:, None], (place > 0) & (place <= self.length[:, None]))
         self.parameters = list(policy.parameters())
+        self._slopes: Tensor | None = None
 
     def tokens_logp(self, policy: nn.Module | None = None) -> Tensor:
         """log-probability of every token of every completion [N, T]."""
@@ -136,6 +138,14 @@ class Laboratory:
     def gradient(self, value: Tensor | None = None) -> Tensor:
         """The exact policy gradient: the derivative of the expected reward, or of the expectation of `value` [N]."""
         return self.derivative(self.expectation(self.score if value is None else value))
+
+    def slopes(self) -> Tensor:
+        """The gradient of every token's log-probability, [N, T, parameters]."""
+        if self._slopes is None:
+            every = torch.stack([self.derivative(self.tokens_logp()[i, t]) for i, t in self.rows.is_action.nonzero()])
+            self._slopes = every.new_zeros(*self.rows.tokens.shape, every.shape[1])
+            self._slopes[self.rows.is_action] = every
+        return self._slopes
 
     def divergence(self, reference: nn.Module) -> Tensor:
         """KL(pi || reference) of whole completions, nats."""
@@ -288,6 +298,27 @@ def ascent(lab: Laboratory, batch: PolicyBatch, weight: Tensor, loss: PolicyLoss
     """Minus the derivative of the batch's weighed loss."""
     out = policy_loss(lab.policy.evaluate(batch.inputs, batch.action), batch, weight, loss)
     return -lab.derivative(out.loss)
+
+
+def scatter(
+    lab: Laboratory,
+    credit: grpo.Credit,
+    loss: PolicyLoss = REINFORCE,
+    reduction: Reduction = "sequence_sum",
+    **extra: object,
+) -> tuple[Tensor, float]:
+    """What one group's step follows: the mean, a vector, and the standard deviation over that one's length."""
+    steps = groups(len(lab.every), credit.group_size)
+    (batch,) = rollouts(lab, steps.reshape(1, -1), credit, **extra).batches
+    weight = group_weights(batch.mask, credit.group_size, torch.ones(len(steps), dtype=torch.float64), reduction)
+    said = lab.policy.evaluate(batch.inputs, batch.action)
+    logp = said.logp.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(policy_loss(replace(said, logp=logp), batch, weight, loss).loss, logp)
+    each = -torch.einsum("mgt,mgtd->md", slope.view(*steps.shape, -1), lab.slopes()[steps])
+    chances = lab.chances(steps)
+    mean = chances @ each
+    spread = chances @ (each - mean).square().sum(-1)
+    return mean, float(spread.sqrt() / mean.norm())
 
 
 def group_weights(mask: Tensor, size: int, chances: Tensor, reduction: Reduction, length: int | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from tests.learning.laboratory import Laboratory, compared, follow, language_mod
 
 from onepolicy.algos import grpo
 from onepolicy.core.importance import effective_sample_share, importance_weight
-from onepolicy.core.policy import PolicyLoss, clipped
+from onepolicy.core.policy import PolicyLoss, cispo, clipped, dppo
 from onepolicy.recipes.anchor import proximal_of
 
 SECTION = "Samples of another policy"
@@ -94,6 +94,12 @@ def test_plain_surrogates_on_old_samples(lab):
     """The clip takes what moved too far out of the gradient; GSPO's ratio is the mean of the tokens'."""
     credit = grpo.Credit(2, center="leave_one_out", scale="none")
     stated(SECTION, "PPO's ratio, clip 0.2", *compared(follow(lab, credit, CLIPPED), lab.gradient()))
+    for name, surrogate in (
+        ("CISPO's weight, at most 5", partial(cispo, low=1.0, high=4.0)),
+        ("DPPO's mask, 0.2", partial(dppo, low=0.2, high=0.2)),
+    ):
+        found = follow(lab, credit, PolicyLoss(surrogate))
+        stated(SECTION, name, *compared(found, lab.gradient()))
     gspo = PolicyLoss(partial(clipped, low=1.0, high=math.inf), level="sequence")
     found = follow(lab, credit, gspo)
     stated(SECTION, "GSPO's ratio, no clip", *compared(found, lab.gradient()))
