@@ -31,9 +31,6 @@ from onepolicy.types import Score, Task
 
 LIMITS = Limits(seconds=2.0, total=4.0, memory=256, processes=16, disk=4, output=4096)
 
-TESTS = 4
-"""Inputs on which a program is tried."""
-
 SAMPLE = 8
 """Gold programs of a set that run in the sandbox when it is loaded."""
 
@@ -64,6 +61,12 @@ STARTS: dict[str, dict[str, Word]] = {
     },
 }
 """What a problem starts from, by the function's arguments: two numbers, or a list of them."""
+
+INPUTS: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "x,y": ((7, 19), (16, -8), (-13, 4), (-5, -18)),
+    "a": (([3, -7, 12],), ([-4, -19],), ([20, 5, 8, -11, 6],), ([-16, 2, 17, -1],)),
+}
+"""What a program is tried on: the larger number first and last, signs of all kinds, lists of several lengths."""
 
 STEPS: dict[str, Word] = {
     "plus": Word("+", operator.add),
@@ -193,14 +196,11 @@ def prove(task: Task, text: str) -> Score:
 
 
 def tests_of(words: Words, arguments: str) -> tuple[CodeTest, ...]:
-    """TESTS inputs, drawn by the problem itself, with the answers its words give."""
-    rng = Random(derive_seed("code", arguments, *words))
-    found = []
-    for _ in range(TESTS):
-        numbers = [int(rng.random() * 41) - 20 for _ in range(2 if arguments == "x,y" else 2 + int(rng.random() * 5))]
-        given: tuple[Any, ...] = tuple(numbers) if arguments == "x,y" else (numbers,)
-        found.append(CodeTest(Call("f", given), answer(words, arguments, given)))
-    return tuple(found)
+    """The inputs of these arguments, the same for all problems, with the answers that the words give.
+
+    So a program that was run for one problem need not be run for another, whose answers differ but not its inputs.
+    """
+    return tuple(CodeTest(Call("f", given), answer(words, arguments, given)) for given in INPUTS[arguments])
 
 
 def answer(words: Words, arguments: str, given: Sequence[Any]) -> int:
