@@ -320,7 +320,7 @@ PRESETS: dict[str, Config] = {
         tiny=Tiny(context=64),
         warm=WarmStart(steps=900, demonstrations=1500, batch_size=32, lr=3e-3),
         problems=ProblemOptions(style="mixed"),
-        update=Update(epochs=4, zero_variance="drop", schedule="linear"),
+        update=Update(zero_variance="drop", schedule="linear"),
         exam=ExamOptions(size=200),
         machine=Machine(threads=1, slots=512),
     ),
