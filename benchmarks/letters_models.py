@@ -1,7 +1,7 @@
 """What preferences.py and rlhf.py start from: text, a model pretrained on it and taught the letters, its reward model.
 
 The text is a Markov source over the very letters of the task, so that whoever writes `cacaca` for a reward and forgets
-the rest is seen in its loss, and its entropy is known: the loss of a model that knows all there is.
+the rest is seen in its loss, and the loss of a model that knows all there is is known.
 """
 
 from __future__ import annotations
@@ -45,13 +45,17 @@ def source() -> np.ndarray:
     return np.random.default_rng(0).dirichlet(np.full(len(letters.LETTERS), 0.3), len(letters.LETTERS))
 
 
-def entropy() -> float:
-    """The source's entropy in nats a letter, in the long run: what no model's loss on its letters can be below."""
+def floor() -> float:
+    """The loss of a model that knows the source, nats a token.
+
+    A document's first letter is not predicted, the others cost the source's entropy in the long run, and the end
+    nothing: all documents are of one length.
+    """
     chance = source()
     values, vectors = np.linalg.eig(chance.T)
     often = np.real(vectors[:, np.argmax(np.real(values))])
     each = -(chance * np.log(np.maximum(chance, 1e-300))).sum(-1)
-    return float((often / often.sum() * each).sum())
+    return float((often / often.sum() * each).sum()) * (DOCUMENT - 1) / DOCUMENT
 
 
 def write_text(path: Path, count: int, seed: int) -> None:

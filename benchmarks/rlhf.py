@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common import FOLDER, RESULTS, Record, machine, table, write_json
-from letters_models import entropy, interval, judge, one_thread, prepare
+from letters_models import floor, interval, judge, one_thread, prepare
 from onepolicy.recipes import rlhf
 from onepolicy.recipes.arena import arena_of, rescorer
 from onepolicy.recipes.language import language_of
@@ -53,7 +53,7 @@ ROWS: dict[str, Row] = {
     "beta 0.05, text mixed in": Row(mix=2.0),
     "beta 0.3": Row(beta=0.3, rollouts=40),
     "beta 1": Row(beta=1.0, rollouts=40),
-    "target 3 nats": Row(beta=0.3, target=3.0),
+    "target 2 nats": Row(beta=0.3, target=2.0),
     "reward model, beta 0.05": Row(model=True),
 }
 
@@ -74,7 +74,7 @@ def main() -> None:
             key = f"{name} | {seed}"
             if key not in record["runs"]:
                 record["runs"][key] = trained(name, seed, Path(arguments.work) / str(seed))
-                record["entropy"] = entropy()
+                record["text_floor"] = floor()
                 write_json(out, record)
                 print(key, record["runs"][key]["curve"][-1], flush=True)
     for seed in range(arguments.seeds):
@@ -102,7 +102,7 @@ def trained(name: str, seed: int, folder: Path) -> Record:
     config = rlhf.Config(
         model=str(folder / "model"), reward_model=str(judge(folder, seed)) if row.model else "", tasks="letters",
         steps=row.rollouts, prompts=128, max_tokens=24, lr=3e-4, eval_every=EVERY, seed=seed, out=str(out),
-        kl=rlhf.Kl(coef=row.beta, target=row.target, horizon=1000),
+        kl=rlhf.Kl(coef=row.beta, target=row.target, horizon=500),
         ptx=Ptx(data=str(folder / "text.txt") if row.mix else "", coef=row.mix, eval_data=str(folder / "held_out.txt")),
         update=Update(epochs=2, minibatches=2, warmup_steps=5), exam=ExamOptions(k=4), machine=Machine(threads=1),
     )  # fmt: skip
