@@ -1,4 +1,8 @@
-"""onepolicy's side of control_vs_sb3.py: run as ALGORITHM WORLD STEPS SEED OUT, with the preset of that name."""
+"""onepolicy's side of control_vs_sb3.py: run as ALGORITHM WORLD STEPS SEED OUT, with the preset of that name.
+
+A training of one step comes first: it imports torch and the curves' library, as stable-baselines3's side does before
+its clock starts.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,9 @@ from onepolicy.run.journal import read_lines
 def main(algo: str, world: str, steps: int, seed: int, out: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
+        op.train(
+            algo, env=world, steps=1, eval_every=0, eval_episodes=1, save_every=0, out=str(Path(folder) / "imports")
+        )
         started = time.process_time()
         report = op.train(
             algo, env=world, steps=steps, seed=seed, eval_every=0, eval_episodes=1, save_every=0, out=str(run)

@@ -18,11 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from onepolicy.nn.state_noise import SdeOptions
+
 ROWS: dict[str, dict[str, Any]] = {
     "ppo/CartPole-v1": {"steps": 50_000},
     "a2c/CartPole-v1": {"steps": 50_000},
     "ppo/Acrobot-v1": {"steps": 40_960},
-    "ppo/Pendulum-v1": {"steps": 20_480},
+    "ppo/Pendulum-v1": {"steps": 20_480, "sde": SdeOptions()},
     "dqn/CartPole-v1": {"steps": 20_000, "hidden": (64, 64)},
     "sac/Pendulum-v1": {"steps": 2_000},
 }

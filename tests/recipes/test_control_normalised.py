@@ -129,7 +129,7 @@ class Far:
 
 
 def test_observations_on_a_bad_scale_are_learnt_from_only_when_normalised(tmp_path, monkeypatch):
-    monkeypatch.setattr(control, "make", lambda _, num_envs, seed: Far(num_envs, seed))
+    monkeypatch.setattr(control, "make", lambda _, num_envs, seed, *__, **___: Far(num_envs, seed))
     base = replace(control.PRESETS["ppo/CartPole-v1"], steps=25_000, eval_every=0, eval_episodes=20, save_every=0)
     found = {
         norm: main(replace(base, norm_obs=norm, out=str(tmp_path / str(norm)))).metrics["eval/return"]
@@ -147,7 +147,7 @@ def test_observations_on_a_bad_scale_are_learnt_from_only_when_normalised(tmp_pa
         ("ppo/Acrobot-v1", 150_000, -100.0),
         ("ppo/Pendulum-v1", 100_000, -300.0),
         ("ppo/MountainCar-v0", 250_000, -145.0),
-        ("ppo/MountainCarContinuous-v0", 100_000, 90.0),
+        ("ppo/MountainCarContinuous-v0", 20_000, 80.0),
         ("a2c/Acrobot-v1", 150_000, -120.0),
     ],
 )
