@@ -312,7 +312,7 @@ PRESETS: dict[str, Config] = {
         tasks="code",
         task_options="notation=signs",
         level=2,
-        steps=60,
+        steps=200,
         prompts=16,
         max_tokens=40,
         lr=5e-4,
