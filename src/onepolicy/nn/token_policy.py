@@ -224,7 +224,8 @@ def head_is_plain(model: PreTrainedModel) -> bool:
         planted.append((100.0 * torch.sin(steps)).view(output.shape).to(output.dtype))
         return planted[-1]
 
-    tokens = torch.full((1, 4), harmless_id(model), device=model.device)
+    length = min(4, int(model.config.max_position_embeddings))
+    tokens = torch.full((1, length), harmless_id(model), device=model.device)
     handle = head.register_forward_hook(spy)
     try:
         with torch.no_grad():
