@@ -3,7 +3,8 @@
 With d = log pi(a) - log ref(a) and a drawn from pi, all three estimate KL(pi || ref) per element. As a *value* k1 and
 k3 are unbiased and k2 is not; as a *loss to differentiate* through logp, k2's gradient is the unbiased one of the
 reverse KL per element (of a whole sequence it forgets that tokens decide later prefixes: docs/laboratory.md), k3's is
-that of KL(ref || pi) on-policy, and k1's has expectation zero (use k1 in the reward, not in the loss). Nothing is clamped here. Some libraries number these from 0: open-instruct's estimator 2 is k3.
+that of KL(ref || pi) on-policy, and k1's has expectation zero (use k1 in the reward, not in the loss). Nothing is
+clamped here. Some libraries number these from 0: open-instruct's estimator 2 is k3.
 
 Source: Schulman 2020, Approximating KL divergence (joschu.net/blog/kl-approx.html).
 """
