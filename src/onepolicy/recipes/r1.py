@@ -89,8 +89,8 @@ def tiny() -> Config:
         steps=60, prompts=32, group_size=8, lr=2e-4, minibatches=1, reference_every=0, zero_variance="drop"
     )  # fmt: skip
     return Config(
-        base=Supervised(demonstrations=4000, general=1500, style="rough", steps=600, lr=3e-3),
-        cold=Supervised(demonstrations=300, style="mixed", steps=60, lr=1e-3),
+        base=Supervised(demonstrations=6000, general=2000, style="rough", steps=1200, lr=3e-3),
+        cold=Supervised(demonstrations=500, style="mixed", steps=150, lr=1e-3),
         rl=rl,
         reward=Rewarded(rows=1500, lr=1e-3),
         reject=Sampled(prompts=1000, n=4, general_prompts=200, keep=Keep(most=2, language_share=1.0)),

@@ -38,7 +38,17 @@ from onepolicy.types import Episode, Task
 CHUNK = 64
 """Prompts sampled between two writes to disk."""
 CAUSES = (
-    *("could not be judged", "cut off", "wrong", "score too low", "format", "language", "repetition", "length"),
+    *(
+        "could not be judged",
+        "empty",
+        "cut off",
+        "wrong",
+        "score too low",
+        "format",
+        "language",
+        "repetition",
+        "length",
+    ),
     *("duplicate", "more than wanted"),
 )
 """Why an answer is not kept; the first that holds counts."""
@@ -249,6 +259,7 @@ def _fault(task: Task, answer: Answer, keep: Keep) -> str | None:
     repeated = keep.repetition < 1 and covered_share(tokens_of(answer.text), 20) > keep.repetition
     faults = {
         "could not be judged": answer.score is None,
+        "empty": not answer.text.strip(),
         "cut off": answer.truncated,
         "wrong": keep.right and answer.correct != 1.0,
         "score too low": keep.least is not None and (answer.score or 0.0) < keep.least,
