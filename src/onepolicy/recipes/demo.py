@@ -196,7 +196,7 @@ def _pointers(directory: Path, seconds: float) -> list[str]:
         f"Everything took {seconds:.0f} s. Curve: {directory / 'curves.png'}; report: {directory / 'report.md'}",
         f"Talk to it:         onepolicy chat {directory / 'rl'}    (try 3-8+5-9+2=)",
         f"Ask the doctor:     onepolicy doctor {directory / 'rl'}",
-        "The whole pipeline: onepolicy train r1 --preset tiny   (cold start, RL, rejection sampling, SFT, RL on all tasks)",
+        "The whole pipeline: onepolicy train r1 --preset tiny   (docs/algorithms/r1.md)",
         "On your own model:  onepolicy train grpo --model DIR_OR_HUB_ID --tasks gsm8k --data train.jsonl",
     ]
 
