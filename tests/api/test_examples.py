@@ -112,9 +112,8 @@ def test_commands_are_understood(words):
         presets = {**module.PRESETS, "default": module.starting_point(rest[0], cli.given_fields(rest[1:]))}
         config = parse_args(module.Config, presets, [*rest[1:], *(f"--{key}={value}" for key, value in found.fixed)])
         assert isinstance(config, module.Config)
-    if name == "eval":
-        if rest:
-            assert parse_args(evaluate.Config, {}, evaluate.arguments(rest)).model == rest[0]
+    if name == "eval" and rest:
+        assert parse_args(evaluate.Config, {}, evaluate.arguments(rest)).model == rest[0]
     if name == "demo":
         assert isinstance(parse_args(demo.Config, {}, rest), demo.Config)
 
