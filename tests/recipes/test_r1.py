@@ -46,7 +46,8 @@ def mini(tmp_path):
 def everything(directory):
     """The sha256 of all models, sampled rows and scores of a pipeline but for its training seconds."""
     directory = Path(directory)
-    files = [*directory.glob("*/model/*"), *directory.glob("reject/*.jsonl"), *directory.glob("*/metrics.jsonl")]
+    files = [*directory.glob("*/model/*"), *directory.glob("*/metrics.jsonl")]
+    files += [directory / "reject" / f"{name}.jsonl" for name in ("rows", "reasoning", "general")]
     return {str(f.relative_to(directory)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
 
 

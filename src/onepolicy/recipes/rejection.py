@@ -298,7 +298,7 @@ def _open_book(book: Path, config: Config, weights: str) -> dict[str, list[Answe
 
     weights: of the model, "" where they were compared already. Raises: ConfigError when something else made it.
     """
-    decisive = {k: v for k, v in to_json(config).items() if k not in ("out", "keep", "machine", "prompts")}
+    decisive = {k: v for k, v in to_json(config).items() if k not in ("model", "out", "keep", "machine", "prompts")}
     head = {"config": decisive, "weights": weights}
     records = _whole_lines(book)
     if not records:
