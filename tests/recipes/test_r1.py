@@ -11,7 +11,7 @@ import pytest
 from onepolicy.errors import ConfigError
 from onepolicy.recipes import r1, r1_estimate
 from onepolicy.recipes.language import language_of
-from onepolicy.recipes.options import ExamOptions, Machine
+from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions
 from onepolicy.recipes.r1_config import Reinforced, Rewarded, Sampled, Student, Supervised
 from onepolicy.recipes.r1_stages import plan
 from onepolicy.recipes.rejection import Keep
@@ -27,6 +27,7 @@ def mini(tmp_path):
         config = replace(
             r1.PRESETS["tiny"],
             max_tokens=20,
+            problems=ProblemOptions(instructions=False, train_size=200),
             base=Supervised(demonstrations=30, general=10, style="rough", steps=3, batch_size=8, lr=3e-3),
             cold=Supervised(demonstrations=20, steps=2, batch_size=8, lr=1e-3),
             rl=rl,
@@ -51,7 +52,6 @@ def everything(directory):
     return {str(f.relative_to(directory)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
 
 
-@pytest.mark.slow
 def test_killed_in_every_stage(mini, kill_at, monkeypatch):
     """Models, metrics and the sampled set are those of a pipeline that was let alone; the table has each stage."""
     straight, killed = mini("straight"), mini("killed")
