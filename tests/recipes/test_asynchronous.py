@@ -101,7 +101,7 @@ def slow_worker(how, pause=60.0):
 
 def test_what_hangs_or_dies_is_named():
     for how, reason in (("hang", r"hangs: rollout 3 was asked for .* version 2"), ("die", "killed by signal 9")):
-        with Ahead(partial(slow_worker, how), Order(), staleness=0, timeout=20.0, threads=1) as ahead:
+        with Ahead(partial(slow_worker, how), Order(), staleness=0, timeout=180.0, threads=1) as ahead:
             ahead.begin({"w": torch.zeros(1)}, 0)
             for step in range(2):
                 assert ahead.play(ahead.next(), step)[0].version == step
@@ -115,7 +115,7 @@ def test_what_hangs_or_dies_is_named():
 
 def test_rollouts_come_in_order_with_the_weights_of_their_time():
     """Staleness 1: rollouts 0 and 1 by version 0, then each by the version one before; tasks in the prompts' order."""
-    with Ahead(partial(slow_worker, "well"), Order(), staleness=1, timeout=60.0, threads=1) as ahead:
+    with Ahead(partial(slow_worker, "well"), Order(), staleness=1, timeout=180.0, threads=1) as ahead:
         ahead.begin({"w": torch.zeros(1)}, 0)
         found = []
         for step in range(5):

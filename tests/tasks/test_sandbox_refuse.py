@@ -38,7 +38,7 @@ FAKES = {
 @pytest.fixture
 def executable(tmp_path):
     """A function that writes a shell script others may run; its path."""
-    for place in (tmp_path, *(parent for parent in tmp_path.parents if parent.name.startswith("pytest-"))):
+    for place in (tmp_path, *(parent for parent in tmp_path.parents if parent.name.startswith(("pytest-", "popen-")))):
         place.chmod(0o755)
 
     def write(name, text):
