@@ -89,7 +89,7 @@ def battle(tmp_path_factory):
     secret = secrets.token_hex(16)
     bait = folder / "bait"
     bait.write_text(secret)
-    for place in (folder, *(parent for parent in folder.parents if parent.name.startswith("pytest-"))):
+    for place in (folder, *(parent for parent in folder.parents if parent.name.startswith(("pytest-", "popen-")))):
         place.chmod(0o755)
     bait.chmod(0o644)
     os.environ["ONEPOLICY_TEST_SECRET"] = secret
