@@ -4,7 +4,7 @@ The world is tasks/letters.py: pairs of answers whose better one was drawn by Br
 that is a formula. Each objective starts from the same SFT model of its seed and sees the same 9,000 pairs once; online
 DPO sees none of them but pairs its own answers by the formula. Its answers to held-out prompts, 16 each, are then
 worth what the formula says, against as many of the SFT model. What is done already is kept in the JSON file, so that a
-killed run goes on: python benchmarks/preferences.py [--seeds 3] [--only dpo ipo …]. Writes results/preferences.json.
+killed run goes on: python benchmarks/preferences.py [--seeds 4] [--only dpo ipo …]. Writes results/preferences.json.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ METHODS: dict[str, tuple[Objective, float]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--only", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--work", default="runs/letters", help="where models, data and runs go")
     parser.add_argument("--out", default=str(RESULTS / "preferences.json"), help="where the JSON goes")
