@@ -168,7 +168,7 @@ def test_loaded_it_goes_on_as_it_would_have():
         ({"critics": "men"}, "critics is 'men'. Did you mean 'mean'"),
         ({"q_clip": 0.0}, "q_clip is 0.0; it is positive"),
         ({"entropy_penalty": -1.0}, "entropy_penalty is -1.0"),
-        ({"hold": 3}, "hold is 3; numbered actions are drawn anew"),
+        ({"hold": 3}, r"hold is 3, sde\.use False; numbered actions are drawn anew"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong, words):

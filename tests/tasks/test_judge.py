@@ -247,7 +247,7 @@ def test_many_are_judged_at_once_in_order(ask, server):
     judge, _ = ask(by_number)
     scores = verdicts(judge, [f"item {i}" for i in range(40)], workers=8)
     assert [score.value for score in scores] == [(i % 11) / 10 for i in range(40)]
-    assert 2 <= server.most <= 8
+    assert 2 <= server.most <= 2 * 8  # a finished request may still be counted while the next one is begun
     assert judge.usage.requests == 40
 
 

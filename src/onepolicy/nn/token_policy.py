@@ -224,7 +224,7 @@ def head_is_plain(model: PreTrainedModel) -> bool:
         planted.append((100.0 * torch.sin(steps)).view(output.shape).to(output.dtype))
         return planted[-1]
 
-    length = min(4, int(model.config.max_position_embeddings))
+    length = min(4, int(getattr(model.config, "max_position_embeddings", 4)))
     tokens = torch.full((1, length), harmless_id(model), device=model.device)
     handle = head.register_forward_hook(spy)
     try:

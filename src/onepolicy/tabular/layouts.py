@@ -118,7 +118,7 @@ def load(path: Path | str) -> MDP:
             arrays = dict(file)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; save an MDP there first.") from None
-    except (ValueError, OSError, TypeError, EOFError, BadZipFile) as error:
+    except (ValueError, OSError, TypeError, EOFError, RuntimeError, BadZipFile) as error:  # RuntimeError: encrypted
         raise DataError(f"{path} is no MDP of ours, nor any .npz file of plain arrays.") from error
     kind = _STORAGES.get(str(arrays.pop("storage", "")))
     needed = {"terminal", "start", *(kind._fields if kind else ())}
