@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from onepolicy.algos.rlhf import Credit, KlCoefficient, assign, judged
+from onepolicy.acting.episodes import judged
+from onepolicy.algos.rlhf import Credit, KlCoefficient, assign
 from onepolicy.batch import Evaluation, PolicyBatch, TokenInputs
 from onepolicy.core.policy import PolicyLoss, reinforce
 from onepolicy.data.packing import token_batch

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from onepolicy.errors import DataError
+from onepolicy.errors import DataError, RewardError
 from onepolicy.run.seeding import derive_seed
 from onepolicy.tasks.verdicts import Scorer, Tally, verify_each
 from onepolicy.types import Completion, Episode, Generator, Metrics, Sampling, Score, Task
@@ -113,6 +113,18 @@ def rollout_metrics(episodes: Sequence[Episode], version: int) -> Metrics:
         if parts:
             metrics[f"rollout/{name}"] = sum(parts) / len(parts)
     return metrics | tally.metrics()
+
+
+def judged(episodes: Sequence[Episode]) -> list[Episode]:
+    """The episodes that could be judged. Raises: RewardError when there is none: nothing could ever be learned."""
+    found = [episode for episode in episodes if episode.score.value is not None]
+    if not found:
+        cause, count = Counter(e.score.error or "skipped" for e in episodes).most_common(1)[0]
+        raise RewardError(
+            f"not one of the {len(episodes)} completions of this step could be judged ({count} of them: {cause}). "
+            "Mend the reward function or verifier; a number is needed for some completions at least."
+        )
+    return found
 
 
 def invalid_causes(episodes: Sequence[Episode]) -> Counter[str]:

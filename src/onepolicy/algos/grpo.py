@@ -11,7 +11,6 @@ where the choice of centre, scale, ratio level, surrogate and weights w makes GR
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, final
@@ -19,12 +18,13 @@ from typing import Any, Literal, Protocol, final
 import torch
 from torch import Tensor
 
+from onepolicy.acting.episodes import judged
 from onepolicy.batch import PolicyBatch
 from onepolicy.core.advantages import Center, Scale, group_advantage, whiten
 from onepolicy.core.kl import KlEstimator, k1
 from onepolicy.core.returns import discounted_returns
 from onepolicy.data.packing import minibatches, token_batch
-from onepolicy.errors import ConfigError, RewardError
+from onepolicy.errors import ConfigError
 from onepolicy.run.seeding import derive_seed
 from onepolicy.types import Episode, Metrics, Task
 
@@ -127,12 +127,7 @@ def assign(episodes: Sequence[Episode], credit: Credit, pad_id: int) -> PolicyBa
     episodes: grouped, group_size of each prompt in a row. Episodes that could not be judged are left out.
     Raises: RewardError when not one of them could be judged: nothing could ever be learned.
     """
-    if all(episode.score.value is None for episode in episodes):
-        cause, count = Counter(episode.score.error or "skipped" for episode in episodes).most_common(1)[0]
-        raise RewardError(
-            f"not one of the {len(episodes)} completions of this step could be judged ({count} of them: {cause}). "
-            "Mend the reward function or verifier; a number is needed for some completions at least."
-        )
+    judged(episodes)
     advantage = advantages(episodes, credit)
     informative = advantage.view(-1, credit.group_size).ne(0).any(-1).repeat_interleave(credit.group_size)
     chosen = [

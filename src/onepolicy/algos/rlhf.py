@@ -11,7 +11,6 @@ Source: Ouyang et al. 2022 (InstructGPT, arXiv 2203.02155), equation 2 and appen
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, final
@@ -19,12 +18,13 @@ from typing import Any, Literal, Protocol, final
 import torch
 from torch import Tensor
 
+from onepolicy.acting.episodes import judged
 from onepolicy.batch import PolicyBatch
 from onepolicy.core import kl
 from onepolicy.core.advantages import whiten
 from onepolicy.core.returns import gae
 from onepolicy.data.packing import minibatches, token_batch
-from onepolicy.errors import ConfigError, RewardError
+from onepolicy.errors import ConfigError
 from onepolicy.run.seeding import derive_seed
 from onepolicy.types import Episode, Metrics, Task
 
@@ -89,18 +89,6 @@ class Prompts(Protocol):
     """A resumable source of batches of tasks."""
 
     def next(self) -> Sequence[Task]: ...
-
-
-def judged(episodes: Sequence[Episode]) -> list[Episode]:
-    """The episodes that could be judged. Raises: RewardError when there is none."""
-    found = [episode for episode in episodes if episode.score.value is not None]
-    if not found:
-        cause, count = Counter(e.score.error or "skipped" for e in episodes).most_common(1)[0]
-        raise RewardError(
-            f"not one of the {len(episodes)} completions of this step could be judged ({count} of them: {cause}). "
-            "Mend the reward function or verifier; a number is needed for some completions at least."
-        )
-    return found
 
 
 def assign(

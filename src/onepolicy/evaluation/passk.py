@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from onepolicy.errors import DataError
-from onepolicy.evaluation.stats import Array
+from onepolicy.evaluation.stats import Array, all_of_k
 
 
 def pass_hat_k(n: ArrayLike, correct: ArrayLike, k: int) -> Array:
@@ -25,15 +23,7 @@ def pass_hat_k(n: ArrayLike, correct: ArrayLike, k: int) -> Array:
     >>> pass_hat_k(4, [1, 3, 4], 2)
     array([0. , 0.5, 1. ])
     """
-    total, right = np.broadcast_arrays(np.asarray(n, dtype=np.int64), np.asarray(correct, dtype=np.int64))
-    if k < 1 or np.any(total < k):
-        raise DataError(f"k is {k}, the samples per problem {total.min() if total.size else 0}; need 1 <= k <= n.")
-    if np.any(right < 0) or np.any(right > total):
-        raise DataError("correct is outside 0..n for some problem; count the right ones among its n samples.")
-    held = np.ones(total.shape)
-    for i in range(k):
-        held *= np.maximum(right - i, 0) / (total - i)
-    return held
+    return all_of_k(n, correct, k)
 
 
 def most_voted(answers: Sequence[str | None], correct: Sequence[bool]) -> tuple[str | None, int]:

@@ -169,15 +169,24 @@ def pass_at_k(n: ArrayLike, correct: ArrayLike, k: int) -> Array:
     >>> pass_at_k(4, [0, 1, 3], 2)
     array([0. , 0.5, 1. ])
     """
-    total, right = np.broadcast_arrays(np.asarray(n, dtype=np.int64), np.asarray(correct, dtype=np.int64))
+    return 1 - all_of_k(n, np.asarray(n) - np.asarray(correct), k)
+
+
+def all_of_k(n: ArrayLike, some: ArrayLike, k: int) -> Array:
+    """The probability that k samples drawn from n without putting back are all among `some` of them, elementwise.
+
+    C(some, k) / C(n, k) = prod_{i=0}^{k-1} (some - i) / (n - i).
+    Raises: DataError for k outside 1..n or some outside 0..n.
+    """
+    total, chosen = np.broadcast_arrays(np.asarray(n, dtype=np.int64), np.asarray(some, dtype=np.int64))
     if k < 1 or np.any(total < k):
         raise DataError(f"k is {k}, the samples per problem {total.min() if total.size else 0}; need 1 <= k <= n.")
-    if np.any(right < 0) or np.any(right > total):
+    if np.any(chosen < 0) or np.any(chosen > total):
         raise DataError("correct is outside 0..n for some problem; count the right ones among its n samples.")
-    missed = np.ones(total.shape)
-    for j in range(k):
-        missed *= np.maximum(total - right - j, 0) / (total - j)
-    return 1 - missed
+    share = np.ones(total.shape)
+    for i in range(k):
+        share *= np.maximum(chosen - i, 0) / (total - i)
+    return share
 
 
 def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:

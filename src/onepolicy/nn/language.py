@@ -183,6 +183,17 @@ def new_model(
     return model.eval()
 
 
+def named_place(path_or_id: str | Path) -> tuple[str, bool]:
+    """(a model's directory or hub id as text, whether it is a directory).
+
+    Raises: ModelError for what can only be a path, and is none.
+    """
+    name, local = str(path_or_id), Path(path_or_id).is_dir()
+    if not local and (name.startswith((".", "~", "/")) or name.count("/") > 1):
+        raise ModelError(f"the model directory {name!r} does not exist; check the path, or give a hub id owner/name.")
+    return name, local
+
+
 def load_model(path_or_id: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The causal language model in a local directory or on the Hugging Face hub, in eval mode.
 
@@ -191,10 +202,7 @@ def load_model(path_or_id: str | Path, dtype: torch.dtype = torch.float32) -> Pr
 
     Raises: ModelError when it is neither a model directory nor a hub id that can be reached, or is incomplete.
     """
-    name = str(path_or_id)
-    local = Path(path_or_id).is_dir()
-    if not local and (name.startswith((".", "~", "/")) or name.count("/") > 1):
-        raise ModelError(f"the model directory {name!r} does not exist; check the path, or give a hub id owner/name.")
+    name, local = named_place(path_or_id)
     if local and not any((Path(path_or_id) / file).is_file() for file in ("config.json", "adapter_config.json")):
         raise ModelError(
             f"the directory {name!r} has no config.json, so it is not a Hugging Face model; expected config.json and "

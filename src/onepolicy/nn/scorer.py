@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from onepolicy.batch import TokenInputs
 from onepolicy.errors import DataError, ModelError
-from onepolicy.nn.language import bars
+from onepolicy.nn.language import bars, named_place
 from onepolicy.nn.lora import has_lora
 from onepolicy.nn.token_policy import compact, harmless_id
 
@@ -159,9 +159,7 @@ def load_scorer(path_or_id: str | Path, dtype: torch.dtype = torch.float32) -> S
     Its scale is read from `config.reward_scale`, (gain, shift), where `save_scorer` puts it; 1 and 0 without.
     Raises: ModelError when there is none, it has more than one label, or the files lack weights (its head, for one).
     """
-    name, local = str(path_or_id), Path(path_or_id).is_dir()
-    if not local and (name.startswith((".", "~", "/")) or name.count("/") > 1):
-        raise ModelError(f"the model directory {name!r} does not exist; check the path, or give a hub id owner/name.")
+    name, local = named_place(path_or_id)
     try:
         with bars(visible=not local):
             model, info = AutoModelForSequenceClassification.from_pretrained(

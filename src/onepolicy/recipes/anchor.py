@@ -68,10 +68,10 @@ def proximal_of(
         metrics = {
             "rollout/effective_share": float(effective_sample_share(weight, batch.mask)),
             "rollout/importance_max": float(ratio.max()),
-            "rollout/importance_cut": float(((weight != ratio) & batch.mask).sum() / batch.mask.sum().clamp(min=1)),
         }
-        if correction.startswith("sequence") or correction == "none":
-            del metrics["rollout/importance_cut"]
+        if correction.startswith("token"):
+            cut = ((weight != ratio) & batch.mask).sum() / batch.mask.sum().clamp(min=1)
+            metrics["rollout/importance_cut"] = float(cut)
         return replace(batch, logp_old=old, advantage=batch.advantage * weight), metrics
 
     return apply

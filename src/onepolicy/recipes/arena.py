@@ -10,9 +10,10 @@ from onepolicy.acting.episodes import Actor
 from onepolicy.errors import ConfigError, DataError, ModelError
 from onepolicy.evaluation.winrate import win_rate
 from onepolicy.recipes.language import Language
+from onepolicy.recipes.rollouts import actor_of
 from onepolicy.recipes.scoring import RewardModel, same_tokenizer, trained_reward_model
 from onepolicy.run.seeding import derive_seed
-from onepolicy.types import Episode, Generator, Metrics, Sampling, Score, Task
+from onepolicy.types import Episode, Generator, Metrics, Score, Task
 
 Rescore = Callable[[Sequence[Episode], Sequence[Task]], list[Episode]]
 """(episodes, the tasks their groups number) -> the episodes with the scores that count."""
@@ -128,14 +129,13 @@ def arena_of(
     """
     if n < 1:
         raise ConfigError(f"n is {n}; the arena needs at least 1 answer a prompt.")
-    actor = Actor(
-        generator=generator,
-        render=language.render,
-        decode=language.decode,
-        sampling=Sampling(max_tokens, temperature),
+    actor = actor_of(
+        language,
+        generator,
+        score,
+        max_tokens=max_tokens,
+        temperature=temperature,
         seed=derive_seed(seed, "arena"),
-        context=language.context,
-        score=score,
     )
     arena = Arena(tasks, actor, rescore, n)
     return replace(arena, reference=arena.answered())

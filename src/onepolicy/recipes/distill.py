@@ -16,13 +16,12 @@ from onepolicy.data.packing import token_batch
 from onepolicy.data.prompts import PromptStream
 from onepolicy.errors import ConfigError, ModelError
 from onepolicy.learning.learner import PolicyLearner, evaluate_in_parts
-from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.divergence import Divergence
 from onepolicy.nn.language import TINY, add_lora, build_model
 from onepolicy.nn.token_policy import TokenPolicy
 from onepolicy.recipes.language import Language, language_of, load_language
 from onepolicy.recipes.loop import Loop, open_run, require_count, require_positive
-from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update
+from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, optim_of
 from onepolicy.recipes.reference import weights_hash
 from onepolicy.recipes.rollouts import Here, actor_of, make_act
 from onepolicy.recipes.scoring import same_tokenizer
@@ -95,20 +94,6 @@ class Config:
         if self.update.epochs != 1:
             raise ConfigError(f"update.epochs is {self.update.epochs}; what the student wrote is learnt from once.")
         optim_of(self)
-
-
-def optim_of(config: Config) -> OptimConfig:
-    """The optimizer's settings. Raises: ConfigError for those that cannot work."""
-    update = config.update
-    total = max(config.steps * update.minibatches, update.warmup_steps + 1)
-    return OptimConfig(
-        lr=config.lr,
-        warmup_steps=update.warmup_steps,
-        schedule=update.schedule,
-        total_steps=0 if update.schedule == "constant" else total,
-        max_grad_norm=update.max_grad_norm,
-        precision=config.machine.precision,
-    )
 
 
 def main(config: Config, resume: Path | None = None) -> Report:

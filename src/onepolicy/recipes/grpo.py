@@ -26,11 +26,11 @@ from onepolicy.recipes import sft as sft_recipe
 from onepolicy.recipes.anchor import Reference, proximal_of, surrogate_of
 from onepolicy.recipes.asynchronous import Ahead, Worker
 from onepolicy.recipes.grpo_config import Config as Config
-from onepolicy.recipes.grpo_config import baseline_of, credit_of, kl_coef_of, optim_of
+from onepolicy.recipes.grpo_config import baseline_of, credit_of, kl_coef_of
 from onepolicy.recipes.language import Language, characters_of, load_language, open_language
 from onepolicy.recipes.loop import Loop, alarms_of, open_run
 from onepolicy.recipes.model_reward import reward_of
-from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
+from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart, optim_of
 from onepolicy.recipes.rollouts import Here, actor_of, make_act
 from onepolicy.recipes.textual import Exam, Problems, say_sizes, starting_config, that_fit
 from onepolicy.recipes.verifying import Judge

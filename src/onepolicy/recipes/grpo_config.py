@@ -7,9 +7,17 @@ from dataclasses import dataclass, field
 from onepolicy.algos import grpo
 from onepolicy.core.conventions import CONVENTIONS, ESTIMATORS, convention
 from onepolicy.errors import ConfigError
-from onepolicy.learning.optim import OptimConfig
 from onepolicy.recipes.loop import require_count, require_positive
-from onepolicy.recipes.options import Asynchronous, ExamOptions, Machine, ProblemOptions, Tiny, Update, WarmStart
+from onepolicy.recipes.options import (
+    Asynchronous,
+    ExamOptions,
+    Machine,
+    ProblemOptions,
+    Tiny,
+    Update,
+    WarmStart,
+    optim_of,
+)
 
 
 @dataclass(frozen=True)
@@ -117,17 +125,3 @@ def baseline_of(config: Config) -> grpo.MovingBaseline | None:
     """The moving mean that the convention subtracts, None for the others."""
     moving = convention(config.convention).baseline == "moving"
     return grpo.MovingBaseline(config.update.baseline_decay) if moving else None
-
-
-def optim_of(config: Config) -> OptimConfig:
-    """The optimizer's settings. Raises: ConfigError for those that cannot work."""
-    update = config.update
-    total = max(config.steps * update.epochs * update.minibatches, update.warmup_steps + 1)
-    return OptimConfig(
-        lr=config.lr,
-        warmup_steps=update.warmup_steps,
-        schedule=update.schedule,
-        total_steps=0 if update.schedule == "constant" else total,
-        max_grad_norm=update.max_grad_norm,
-        precision=config.machine.precision,
-    )

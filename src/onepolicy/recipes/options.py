@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from onepolicy.core.importance import Correction
 from onepolicy.errors import ConfigError
+from onepolicy.learning.optim import OptimConfig
 from onepolicy.recipes.loop import require_count, require_positive
 
 TRAIN_SIZE = 20_000
@@ -167,6 +168,23 @@ class Update:
             raise ConfigError(f"correction_cap is {self.correction_cap}; a weight of 1 must pass. Set it >= 1.")
         if self.max_grad_norm < 0 or (self.kl_coef is not None and self.kl_coef < 0):
             raise ConfigError(f"{self}: max_grad_norm and kl_coef are at least 0; 0 switches them off.")
+
+
+def optim_of(config: Any) -> OptimConfig:
+    """The optimizer of a recipe with `update`, `steps`, `lr` and `machine`: steps are rollouts.
+
+    Raises: ConfigError for settings that cannot work.
+    """
+    update: Update = config.update
+    total = max(config.steps * update.epochs * update.minibatches, update.warmup_steps + 1)
+    return OptimConfig(
+        lr=config.lr,
+        warmup_steps=update.warmup_steps,
+        schedule=update.schedule,
+        total_steps=0 if update.schedule == "constant" else total,
+        max_grad_norm=update.max_grad_norm,
+        precision=config.machine.precision,
+    )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from onepolicy.data.packing import token_batch
 from onepolicy.data.prompts import PromptStream
 from onepolicy.errors import ConfigError
 from onepolicy.learning.learner import PolicyLearner, evaluate_in_parts
-from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.weights import publish
 from onepolicy.nn.scorer import new_scorer
 from onepolicy.nn.token_critic import TokenActorCritic
@@ -29,14 +28,14 @@ from onepolicy.recipes.arena import Arena, arena_of, rescorer, reward_model_for
 from onepolicy.recipes.language import Language, language_of, load_language, save_final
 from onepolicy.recipes.loop import Loop, alarms_of, open_run, require_count, require_positive
 from onepolicy.recipes.mixing import Mixer, Ptx, Text, text_of
-from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Update
+from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Update, optim_of
 from onepolicy.recipes.scoring import RewardModel, ScorerDirectory, trained_reward_model
 from onepolicy.recipes.textual import Problems, that_fit
 from onepolicy.recipes.verifying import Judge, scorer_of
 from onepolicy.run.progress import progress
 from onepolicy.run.report import Report
 from onepolicy.run.run import Run
-from onepolicy.types import Episode, Metrics, Sampling, Task
+from onepolicy.types import Episode, Metrics, Task
 
 RECIPE = "rlhf"
 
@@ -176,7 +175,7 @@ def train_on(
         max_tokens=config.max_tokens, temperature=config.temperature, seed=config.seed,
     )  # fmt: skip
     frozen, budget = language.frozen_policy(), config.machine.micro_tokens
-    actor = replace(arena.actor, seed=config.seed, sampling=Sampling(config.max_tokens, config.temperature))
+    actor = replace(arena.actor, seed=config.seed)
     prompts = PromptStream(sets[0].tasks, batch_size=config.prompts, seed=config.seed)
     mixer = Mixer(config.ptx, language, text, config.seed)
     coefficient = coefficient_of(config)
@@ -190,9 +189,12 @@ def train_on(
         run.sample(step + 1, [sample(e, tasks) for e in episodes[:8]])
         return episodes, rollout_metrics(episodes, generator.version)
 
+    sat: dict[int, Metrics] = {}
+
     def sit(step: int) -> Metrics:
         generator.load(language.state(), step)
-        return examine(language, frozen, arena, text, budget)
+        sat[step] = examine(language, frozen, arena, text, budget)
+        return sat[step]
 
     start = run.resume(**parts)
     generator.load(language.state(), start)
@@ -230,27 +232,19 @@ def train_on(
             after_step=loop.after_step,
         )
     loop.stop_if_interrupted()
-    return finish(config, run, language, sit(config.steps))
+    return finish(config, run, language, sat[config.steps] if config.steps in sat else sit(config.steps))
 
 
 def make_learner(config: Config, both: TokenActorCritic, dump_dir: Path) -> PolicyLearner:
     """The learner of actor and critic; the critic has its own rate and its own bound on the gradient."""
-    update, clip = config.update, config.clip
-    total = max(config.steps * update.epochs * update.minibatches, update.warmup_steps + 1)
+    clip = config.clip
     loss = PolicyLoss(
         surrogate=partial(clipped, low=clip.low, high=clip.high), value_coef=clip.value_coef, value_clip=clip.value
     )
     return PolicyLearner(
         both,
         loss,
-        optim=OptimConfig(
-            lr=config.lr,
-            warmup_steps=update.warmup_steps,
-            schedule=update.schedule,
-            total_steps=0 if update.schedule == "constant" else total,
-            max_grad_norm=update.max_grad_norm,
-            precision=config.machine.precision,
-        ),
+        optim=optim_of(config),
         micro_tokens=config.machine.micro_tokens,
         dump_dir=dump_dir,
         apart=both.critic,
