@@ -5,6 +5,7 @@ Not in: what is learnt, and when. Nothing here sees the other learners' worlds, 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, final
@@ -60,18 +61,17 @@ class Explorer:
         """
         action = self._any() if self.steps < self.random_steps else choose(self.obs, self.rngs)
         found = [env.step(torch.from_numpy(mine)) for env, mine in zip(self.envs, action, strict=True)]
-        reward, next_obs, obs, terminated, truncated = (
-            np.stack([getattr(step, name).numpy() for step in found])
-            for name in ("reward", "final_obs", "obs", "terminated", "truncated")
-        )
+        reward = _stack([step.reward.numpy() for step in found])
+        next_obs = _stack([step.final_obs.numpy() for step in found])
+        terminated = _stack([step.terminated.numpy() for step in found])
+        truncated = _stack([step.truncated.numpy() for step in found])
+        obs = np.stack([step.obs.numpy() for step in found])  # kept, so a copy: the world may write over its own
         self.steps += self.replay.num_envs
-        if not (np.isfinite(next_obs).all() and np.isfinite(obs).all() and np.isfinite(reward).all()):
+        if not math.isfinite(float(next_obs.sum()) + float(obs.sum()) + float(reward.sum())):
             self._refuse(next_obs, obs, reward)
         self.replay.add(self.obs, action, reward, next_obs, terminated, truncated)
         self.obs = obs
-        self._total += np.stack(
-            [(step.reward if step.raw_reward is None else step.raw_reward).numpy() for step in found]
-        )
+        self._total += _stack([(step.reward if step.raw_reward is None else step.raw_reward).numpy() for step in found])
         self._length += 1
         ended = terminated | truncated
         if ended.any():
@@ -136,6 +136,7 @@ class Explorer:
         return np.stack([rng.uniform(low, high, (worlds, actions.dim)).astype(np.float32) for rng in self.rngs])
 
     def _refuse(self, next_obs: Floats, obs: Floats, reward: Floats) -> None:
+        """Raises for the first value that is not finite; there is none where a sum was merely too large."""
         for what, values in (("reward", reward), ("observation", next_obs), ("observation", obs)):
             bad = np.argwhere(~np.isfinite(values))
             if len(bad):
@@ -145,6 +146,11 @@ class Explorer:
                     f"seed {self.seeds[learner]} at step {self.steps}; it must be finite. Look for the cause in the "
                     "environment, or for actions that are too large."
                 )
+
+
+def _stack(rows: list[NDArray[Any]]) -> NDArray[Any]:
+    """np.stack, but of one array a view of it, in a tenth of the time."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
 
 def any_legal(legal: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -167,11 +167,11 @@ class Learner:
         loss, slope = huber(q - goal)
         if batch.weight is not None:
             loss, slope = loss * batch.weight.numpy(), slope * batch.weight.numpy()
-        slope = slope * np.float32(1.0 / gradient.rows)
-        losses = torch.from_numpy(loss.mean(axis=-1))
+        share = np.float32(1.0 / gradient.rows)
+        losses, slope = torch.from_numpy(np.add.reduce(loss, axis=-1) * share), slope * share
         self.metrics = {
             "learner/loss": self.optimizer.apply(losses, lambda: gradient.backward(action, slope)),
-            "value/q": torch.from_numpy(q.mean(axis=-1)),
+            "value/q": torch.from_numpy(np.add.reduce(q, axis=-1) * share),
         }
         return torch.from_numpy(np.abs(q - goal))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from onepolicy.batch import PolicyBatch
 from onepolicy.core.policy import PolicyLoss, loss_elements
 from onepolicy.errors import TrainingError
+from onepolicy.learning.direct import DirectStep
 from onepolicy.learning.optim import OptimConfig, lr_at, make_optimizer
 from onepolicy.nn.stacked_policy import StackedPolicy
 
@@ -26,6 +28,7 @@ class StackedOptimizer:
     def __init__(self, parameters: Iterable[nn.Parameter], seeds: tuple[int, ...], config: OptimConfig) -> None:
         self.parameters, self.seeds, self.config = list(parameters), seeds, config
         self.optimizer = make_optimizer(self.parameters, config)
+        self._descend = DirectStep(self.optimizer)
         self.steps = 0
         self.norm: Tensor | None = None
         """Of the last step: each learner's gradient norm before clipping, [S]; None where nothing bounds it."""
@@ -43,7 +46,7 @@ class StackedOptimizer:
         gradients_of: called once the losses are known to be finite; in the order of the parameters.
         Raises: as `step`.
         """
-        if not bool(torch.isfinite(found).all()):
+        if not math.isfinite(found.sum().item()):
             bad = int((~torch.isfinite(found)).nonzero()[0])
             raise TrainingError(
                 f"the loss of seed {self.seeds[bad]} is {found[bad].item()} at optimizer step {self.steps}; lower lr, "
@@ -56,7 +59,7 @@ class StackedOptimizer:
             self.norm = _clip(gradients, len(self.seeds), self.config.max_grad_norm)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.optimizer.step()
+        self._descend()
         self.steps += 1
         return found
 
@@ -112,8 +115,8 @@ class StackedPolicyLearner:
 def _clip(gradients: Sequence[Tensor], learners: int, most: float) -> Tensor:
     """Scales each learner's gradients, the first axis of each, to a 2-norm of at most `most`, in place; the norms."""
     rows = [gradient.view(learners, -1) for gradient in gradients]
-    norm = torch.linalg.vector_norm(torch.cat(rows, dim=1), dim=1)
-    scale = most / (norm + 1e-6)
-    if bool((scale < 1.0).any()):
-        torch._foreach_mul_(rows, [scale.clamp_(max=1.0).unsqueeze(1)] * len(rows))
+    norm = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows]).norm(dim=0)
+    if norm.max().item() > most:
+        scale = (most / (norm + 1e-6)).clamp_(max=1.0).unsqueeze(1)
+        torch._foreach_mul_(rows, [scale] * len(rows))
     return norm

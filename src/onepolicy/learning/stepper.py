@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onepolicy.errors import ConfigError, TrainingError
+from onepolicy.learning.direct import DirectStep
 from onepolicy.learning.distributed import sum_over_ranks, world_size
 from onepolicy.learning.optim import OptimConfig, clip_gradients, lr_at, make_optimizer
 from onepolicy.types import Metrics
@@ -64,6 +65,7 @@ class Stepper:
             rest = {name: value for name, value in group.items() if name != "params"}
             group["params"] = self.groups[0]
             self.optimizer.add_param_group({**rest, "params": self.groups[1]})
+        self._descend = DirectStep(self.optimizer)
         self.steps = 0
         self.bad_steps = 0
         self.skipped = 0
@@ -92,7 +94,7 @@ class Stepper:
         metrics["learner/grad_norm"] = norm
         metrics["learner/lr"] = lr_at(self.optim, self.steps)
         if math.isfinite(metrics["learner/loss"]) and math.isfinite(norm):
-            self.optimizer.step()
+            self._descend()
             self.bad_steps = 0
         else:
             self._skip(metrics, dump)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onepolicy.nn.products import product
 from onepolicy.nn.stacked import StackedQ
 from onepolicy.nn.stacked_layers import affine, outer
 
@@ -37,7 +38,8 @@ class QGradient:
         self.weights, self.biases, self.rows = found[::2], found[1::2], rows
         learners, width, _ = self.weights[0].shape
         self.x = torch.empty(learners, 2 * rows, width)
-        self.hidden = [torch.empty(learners, 2 * rows, w.shape[2]) for w in self.weights[:-1]]
+        self.rooms = [torch.empty(learners, 2 * rows, w.shape[2]) for w in self.weights[:-1]]
+        self.hidden = list(self.rooms)
         self.rates = [torch.empty(learners, rows, w.shape[2]) for w in self.weights]
         self.rate = self.rates[-1].numpy()
         self.places = np.arange(learners)[:, None], np.arange(rows)[None]
@@ -51,25 +53,25 @@ class QGradient:
             self.x[:, rows:] = next_obs
         seen = rows if next_obs is None else 2 * rows
         h = self.x[:, :seen]
-        for weight, bias, place in zip(self.weights, self.biases, self.hidden, strict=False):
-            out = place if next_obs is not None else place[:, :rows]
-            h = torch.relu_(torch.baddbmm(bias, h, weight, out=out))
+        for place, room in enumerate(self.rooms):
+            out = room if next_obs is not None else room[:, :rows]
+            h = torch.relu_(product(h, self.weights[place], self.biases[place], out))
+            self.hidden[place] = h
         q = affine(h, self.weights[-1], self.biases[-1]).numpy()
         return q[:, :rows], q[:, rows:]
 
     @torch.no_grad()
     def backward(self, action: NDArray[np.int64], slope: NDArray[np.float32]) -> list[Tensor]:
         """The gradients, from that of each learner's loss in the Q of the action taken, [S, B]; after `forward`."""
-        rows, found = self.rows, list[Tensor]()
+        rows, found, rate = self.rows, list[Tensor](), self.rates[-1]
         self.rate[:] = 0.0
         self.rate[(*self.places, action)] = slope
         for place in reversed(range(len(self.weights))):
-            rate = self.rates[place]
             into = (self.hidden[place - 1] if place else self.x)[:, :rows]
             found = [outer(into, rate), rate.sum(1, keepdim=True), *found]
             if place:
-                back = torch.bmm(rate, self.weights[place].transpose(1, 2), out=self.rates[place - 1])
-                torch.ops.aten.threshold_backward.grad_input(back, into, 0, grad_input=back)
+                rate = product(rate, self.weights[place].transpose(1, 2), out=self.rates[place - 1])
+                torch.ops.aten.threshold_backward.grad_input(rate, into, 0, grad_input=rate)
         return found
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onepolicy.nn.products import product
+
 Activation = Literal["relu", "tanh", "silu"]
 NARROW = 16
 """Widths up to which a layer's output is narrow."""
@@ -48,7 +50,7 @@ class _Layers(torch.autograd.Function):
             if place == 0 and not ctx.needs_input_grad[2]:
                 return None, None, None, *found
             back = weights[place].transpose(1, 2)
-            rate = rate * back if back.shape[1] == 1 else torch.bmm(rate, back)
+            rate = rate * back if back.shape[1] == 1 else product(rate, back)
             if place:
                 _UNDO[ctx.activation](rate, known[place - 1])
         return None, None, rate, *found
@@ -95,7 +97,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x weight + bias, a new tensor."""
     networks, _, width = weight.shape
     if width > NARROW or x.device.type != "cpu":
-        return torch.baddbmm(bias, x, weight)
+        return product(x, weight, bias)
     if width == 1 and networks > 1:
         return torch.stack([torch.addmm(bias[k], x[k], weight[k]) for k in range(networks)])
     return torch.baddbmm(bias, x, weight.transpose(1, 2).contiguous().transpose(1, 2))
@@ -104,5 +106,5 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def outer(x: Tensor, rate: Tensor) -> Tensor:
     """The weights' gradient x^T rate, summed over rows."""
     if rate.shape[2] > NARROW:
-        return torch.bmm(x.transpose(1, 2), rate)
+        return product(x.transpose(1, 2), rate)
     return torch.bmm(rate.transpose(1, 2), x).transpose(1, 2).contiguous()
