@@ -1,10 +1,10 @@
-"""Control against stable-baselines3 (and sb3-contrib's TRPO): scores and speed, row by row, the zoo's hyperparameters.
+"""Control against stable-baselines3 (and sb3-contrib's TRPO): scores, row by row, with the zoo's hyperparameters.
 
 Each run is a process of one thread and is kept as results/control_vs_sb3/<side>-<algorithm>-<world>-<seed>.json as soon
 as it ends: the benchmark can be stopped at any time and goes on where it was. Both sides train for the same environment
 steps and are then examined by the same code in gymnasium's own worlds (control_rows.py). A row has the interquartile
-mean of the seeds' mean returns with its 95 % bootstrap interval, and environment steps per second of processor time,
-evaluation apart: with one thread a side that is the time on an idle machine, and on a busy one still a fair ratio.
+mean of the seeds' mean returns with its 95 % bootstrap interval. Scores do not depend on what else the machine does;
+speeds do, and are control_speed_vs_sb3.py's.
 Writes results/control_vs_sb3.json.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from statistics import median
 
 from common import FOLDER, RESULTS, Record, machine, peer_python, run_side, table, write_json
 from control_rows import ROWS
@@ -73,35 +72,24 @@ def kept(side: str, algo: str, world: str, steps: int, seeds: int) -> list[Recor
 
 
 def summary(row: dict[str, list[Record]]) -> Record:
-    """Score with its interval and speed of both sides."""
+    """Score with its interval of both sides."""
     out: Record = {"steps": row["sb3"][0]["asked"], "seeds": len(row["sb3"])}
     for side, runs in row.items():
         means = [sum(run["returns"]) / len(run["returns"]) for run in runs]
         score = bootstrap_interval(means, iqm)
-        speed = median(run["steps"] / run["seconds"] for run in runs)
-        out[side] = {
-            "iqm": score.value,
-            "low": score.low,
-            "high": score.high,
-            "means": means,
-            "steps_per_second": speed,
-        }
+        out[side] = {"iqm": score.value, "low": score.low, "high": score.high, "means": means}
     out["not_below"] = out["onepolicy"]["high"] >= out["sb3"]["low"]
-    out["speed_ratio"] = out["onepolicy"]["steps_per_second"] / out["sb3"]["steps_per_second"]
     return out
 
 
 def report(rows: dict[str, Record]) -> str:
     """The table."""
-    head = ["", "steps", "seeds", "onepolicy: IQM", "stable-baselines3: IQM", "overlaps or above", "steps/s", "ratio"]
+    head = ["", "steps", "seeds", "onepolicy: IQM", "stable-baselines3: IQM", "overlaps or above"]
     lines = []
     for name, row in rows.items():
         scores = [f"{s['iqm']:.1f} [{s['low']:.1f}, {s['high']:.1f}]" for s in (row["onepolicy"], row["sb3"])]
-        speed = f"{row['onepolicy']['steps_per_second']:,.0f} / {row['sb3']['steps_per_second']:,.0f}"
         overlaps = "yes" if row["not_below"] else "NO"
-        lines.append(
-            [name, f"{row['steps']:,}", str(row["seeds"]), *scores, overlaps, speed, f"{row['speed_ratio']:.2f}"]
-        )
+        lines.append([name, f"{row['steps']:,}", str(row["seeds"]), *scores, overlaps])
     return table(head, lines)
 
 
