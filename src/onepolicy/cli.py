@@ -82,10 +82,10 @@ def _train(argv: list[str]) -> None:
 
 
 def given_fields(argv: Sequence[str]) -> dict[str, str]:
-    """The `--field value` and `--field=value` pairs of a command line, names with underscores.
+    """The `--field value` and `--field=value` pairs of a command line, names with underscores; a flag is "True".
 
-    >>> given_fields(["--env", "CartPole-v1", "--num-envs=4", "--fast"])
-    {'env': 'CartPole-v1', 'num_envs': '4'}
+    >>> given_fields(["--env", "CartPole-v1", "--num-envs=4", "--plan.use"])
+    {'env': 'CartPole-v1', 'num_envs': '4', 'plan.use': 'True'}
     """
     found: dict[str, str] = {}
     for place, word in enumerate(argv):
@@ -93,8 +93,8 @@ def given_fields(argv: Sequence[str]) -> dict[str, str]:
             continue
         name, equals, value = word[2:].partition("=")
         following = argv[place + 1] if place + 1 < len(argv) else "--"
-        if equals or not following.startswith("--"):
-            found[name.replace("-", "_")] = value if equals else following
+        alone = following.startswith("--")
+        found[name.replace("-", "_")] = value if equals else "True" if alone else following
     return found
 
 

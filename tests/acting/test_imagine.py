@@ -1,11 +1,10 @@
-"""Acting in a model: imagined steps follow it from remembered states, plans are the best there are."""
+"""Imagining in a model: steps follow it from remembered states, elites share them."""
 
 import numpy as np
 import pytest
 import torch
 
-from onepolicy.acting.imagine import Imagination, PlanAhead, Planner
-from onepolicy.core.cem import Search
+from onepolicy.acting.imagine import Imagination
 from onepolicy.data.replay import Replay
 from onepolicy.errors import ConfigError
 from onepolicy.nn.dynamics import Ahead
@@ -89,33 +88,8 @@ def test_imagining_goes_on_where_it_was_and_is_the_same_alone():
     np.testing.assert_array_equal(one.replay.next_obs, other.replay.next_obs)
 
 
-def test_a_plan_goes_where_the_reward_is_and_is_kept():
-    """From 0.3 to 0 by at most 0.1 a step; the next search begins at what is left of the plan."""
-    planner = Planner((0, 1), 1, PlanAhead(horizon=5, search=Search(population=200, elites=20, rounds=8)), gamma=1.0)
-    action = planner.act(Line(2, 3), np.array([[[0.3]], [[-0.3]]], np.float32))
-    assert action.shape == (2, 1, 1)
-    assert action.flatten().tolist() == pytest.approx([-1.0, 1.0], abs=0.05)
-    left = planner.plan[:, :, 0].round(decimals=1)
-    assert left[:, :2].tolist() == pytest.approx(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).numpy(), abs=0.11)
-    assert left[:, -1].tolist() == [0.0, 0.0]
-    saved = planner.state_dict()
-    following = planner.act(Line(2, 3), np.array([[[0.2]], [[-0.2]]], np.float32))
-    planner.load_state_dict(saved)
-    np.testing.assert_array_equal(planner.act(Line(2, 3), np.array([[[0.2]], [[-0.2]]], np.float32)), following)
-
-
-def test_rewards_after_the_end_count_nothing():
-    """Every reward is -s^2: at 0.95 the best is to end at once, by +1, and pay (1.05)^2 once."""
-    planner = Planner((0,), 1, PlanAhead(horizon=8, search=Search(population=300, elites=30, rounds=6)), gamma=1.0)
-    assert planner.act(Line(1, 2), np.array([[[0.99]]], np.float32)).item() > 0.1
-
-
 def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="width is 10 with 4 elites"):
         Imagination((0,), 1, 1, capacity=40, width=10, gamma=0.9).play(Line(1, 4), push, remembered((0,), [0.0]), 1)
     with pytest.raises(ConfigError, match="nothing is remembered"):
         Imagination((0,), 1, 1, capacity=40, width=8, gamma=0.9).play(Line(1, 4), push, remembered((0,), []), 1)
-    with pytest.raises(ConfigError, match="2 worlds; a planner keeps one plan a seed"):
-        Planner((0,), 1, PlanAhead(), gamma=0.9).act(Line(1, 2), np.zeros((1, 2, 1), np.float32))
-    with pytest.raises(ConfigError, match="horizon is 0"):
-        PlanAhead(horizon=0)

@@ -234,7 +234,8 @@ def test_a_run_that_was_asked_to_stop_ends_with_its_own_code(onepolicy_, monkeyp
 
 def test_fields_of_a_line():
     line = ["--env", "CartPole-v1", "--num-envs=4", "--no-fast", "--exam.size", "3"]
-    assert cli.given_fields(line) == {"env": "CartPole-v1", "num_envs": "4", "exam.size": "3"}
+    assert cli.given_fields(line) == {"env": "CartPole-v1", "num_envs": "4", "no_fast": "True", "exam.size": "3"}
+    assert cli.given_fields(["--plan.use"]) == {"plan.use": "True"}
 
 
 def processor_seconds(*words):

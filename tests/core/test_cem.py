@@ -32,6 +32,19 @@ def test_a_search_is_the_same_alone():
     assert torch.equal(both[1:], one)
 
 
+def test_neighbours_may_share_a_generator():
+    """Searches 0 and 1 draw from one, 2 and 3 from the other; each pair is what it is alone."""
+
+    def score(x):
+        return -(x - 0.4).square().sum(-1)
+
+    search = Search(population=30, elites=5, rounds=3)
+    four, _ = cross_entropy(score, torch.zeros(4, 2), torch.ones(4, 2), search, generators(5, 9))
+    two, _ = cross_entropy(score, torch.zeros(2, 2), torch.ones(2, 2), search, generators(9))
+    assert torch.equal(four[2:], two)
+    assert not torch.equal(four[2], four[3])
+
+
 def test_one_round_by_hand():
     """Two samples, the better one kept: mean 0.1 * 0.5 + 0.9 * it, deviation 0.1 * 0.2 + 0."""
     (rng,) = generators(3)
@@ -63,6 +76,8 @@ def test_bad_settings(fields, words):
         Search(**fields)
 
 
-def test_each_search_needs_a_generator():
-    with pytest.raises(ConfigError, match="1 generators for 2 searches"):
-        cross_entropy(lambda x: x.sum(-1), torch.zeros(2, 1), torch.ones(2, 1), Search(), generators(0))
+def test_searches_need_equal_shares_of_the_generators():
+    with pytest.raises(ConfigError, match="2 generators for 3 searches"):
+        cross_entropy(lambda x: x.sum(-1), torch.zeros(3, 1), torch.ones(3, 1), Search(), generators(0, 1))
+    with pytest.raises(ConfigError, match="0 generators for 3 searches"):
+        cross_entropy(lambda x: x.sum(-1), torch.zeros(3, 1), torch.ones(3, 1), Search(), [])

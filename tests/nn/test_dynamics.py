@@ -102,3 +102,32 @@ def test_silu_in_numpy_is_torch_s():
 def test_elites_are_members():
     with pytest.raises(ConfigError, match=r"elites is 8 of 7 members"):
         Dynamics((0,), 2, 1, (8,), members=7, elites=8)
+
+
+def test_the_means_are_what_is_imagined_without_noise(learnt):
+    """The scales folded into the layers change nothing but the rounding, also for elites in another order."""
+    learnt.choose(torch.tensor([[0.3, 0.1, 0.2], [0.1, 0.3, 0.2]]))
+    assert learnt.elites.tolist() == [[1, 2], [0, 2]]
+    obs, action, *_ = rows(7, 40)
+    found = [x.view(2, 2, 20, -1) for x in (obs, action)]
+    ahead, expected = learnt.means()(*found), learnt.imagine(*found, torch.zeros(2, 2, 20, 3))
+    torch.testing.assert_close(ahead.next_obs, expected.next_obs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ahead.reward, expected.reward, atol=1e-5, rtol=1e-5)
+    assert torch.equal(ahead.terminated, expected.terminated)
+    assert 0 < ahead.terminated.sum() < 80
+
+
+def test_one_learner_s_ensemble_is_a_copy_that_foresees_the_same(learnt):
+    own = learnt.alone(1)
+    obs, action, *_ = rows(7, 40)
+    found = [x.view(2, 2, 20, -1) for x in (obs, action)]
+    noise = torch.randn(2, 2, 20, 3, generator=torch.Generator().manual_seed(0))
+    both, one = learnt.imagine(*found, noise), own.imagine(*(x[1:] for x in (*found, noise)))
+    torch.testing.assert_close(one.next_obs[0], both.next_obs[1])
+    torch.testing.assert_close(own.means()(*(x[1:] for x in found)).reward[0], learnt.means()(*found).reward[1])
+    with torch.no_grad():
+        own.elites.fill_(0)
+        for parameter in own.parameters():
+            parameter.fill_(0.0)
+    again = learnt.imagine(*found, noise)
+    assert torch.equal(again.next_obs, both.next_obs)

@@ -141,7 +141,7 @@ def test_presets_are_the_zoo_s():
     unknown = starting_point("sac", {"env": "Unknown-v0"})
     assert unknown == replace(DEFAULTS["sac"], env="Unknown-v0")
     for name, preset in PRESETS.items():
-        assert name.removesuffix("-nature") == f"{preset.algo}/{preset.env}"
+        assert name.removesuffix("-nature").removesuffix("-plan") == f"{preset.algo}/{preset.env}"
 
 
 @pytest.mark.parametrize("algo", ["ddpg", "td3"])

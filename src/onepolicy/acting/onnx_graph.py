@@ -15,6 +15,7 @@ from torch import Tensor
 
 from onepolicy.acting.joint import JointPolicy
 from onepolicy.acting.normalised import NormalisedPolicy
+from onepolicy.acting.planning import PlanningPolicy
 from onepolicy.acting.player import Player
 from onepolicy.envs.normalise import CLIP, EPS
 from onepolicy.envs.vector import Box
@@ -92,6 +93,11 @@ def graph_of(player: Player) -> tuple[Graph, list[tuple[str, str, list[Any]]]]:
         action, outputs = _gaussian(graph, obs, inner)
     elif isinstance(inner, ActorPolicy | SquashedPolicy):
         action, outputs = _actor(graph, obs, inner)
+    elif isinstance(inner, PlanningPolicy):
+        raise ModelError(
+            "a policy that plans cannot be exported: it searches a learnt model at every step, which is no graph of "
+            "layers. Run it in Python, op.load(RUN).policy.act(obs), or train mbpo without plan.use and export that."
+        )
     else:
         raise ModelError(f"a {type(inner).__name__} cannot be exported here; it is not made of plain layers.")
     return graph, [_native(graph, action, player), *outputs]

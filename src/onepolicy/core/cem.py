@@ -48,13 +48,14 @@ def cross_entropy(
     """Where `score` is high, for S searches that do not see each other: the last round's mean and deviation [S, ...].
 
     score: samples [S, P, ...] -> [S, P], greater is better; what is not finite is worst. mean, std [S, ...]: where to
-    begin. rngs: one a search. Samples are held within [low, high].
+    begin. rngs: one a search, or one for as many neighbours each. Samples are held within [low, high].
     Source: Rubinstein 1999; Chua et al. 2018, algorithm 1.
     """
-    if len(rngs) != len(mean):
-        raise ConfigError(f"{len(rngs)} generators for {len(mean)} searches; each needs one.")
+    if not rngs or len(mean) % len(rngs):
+        raise ConfigError(f"{len(rngs)} generators for {len(mean)} searches; give one for each, or for equal shares.")
+    shape = len(mean) // len(rngs), search.population, *mean.shape[1:]
     for _ in range(search.rounds):
-        noise = torch.stack([torch.randn(search.population, *mean.shape[1:], generator=rng) for rng in rngs])
+        noise = torch.cat([torch.randn(shape, generator=rng) for rng in rngs])
         samples = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(low, high)
         scores = torch.nan_to_num(score(samples), nan=-torch.inf, posinf=-torch.inf)
         best = scores.topk(search.elites, dim=1).indices

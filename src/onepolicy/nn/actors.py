@@ -82,7 +82,7 @@ def squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tens
     return torch.tanh(u), -(0.5 * noise.square() + HALF_LOG_TWO_PI + log_std + slope).sum(-1)
 
 
-class _Bounded(nn.Module):
+class Bounded(nn.Module):
     """Maps [-1, 1] onto a world's bounds, low and high [A]."""
 
     middle: Tensor
@@ -108,7 +108,7 @@ class ActorPolicy(nn.Module):
 
     def __init__(self, actor: StackedActor, obs_dim: int, low: Tensor, high: Tensor) -> None:
         super().__init__()
-        self.actor, self.obs_dim, self.bounded = actor, obs_dim, _Bounded(low, high)
+        self.actor, self.obs_dim, self.bounded = actor, obs_dim, Bounded(low, high)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, *, rng: torch.Generator | None = None) -> tuple[Tensor, Evaluation]:
@@ -129,7 +129,7 @@ class SquashedPolicy(nn.Module):
 
     def __init__(self, actor: StackedGaussian | StackedStateNoise, obs_dim: int, low: Tensor, high: Tensor) -> None:
         super().__init__()
-        self.actor, self.obs_dim, self.bounded = actor, obs_dim, _Bounded(low, high)
+        self.actor, self.obs_dim, self.bounded = actor, obs_dim, Bounded(low, high)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, *, rng: torch.Generator | None = None) -> tuple[Tensor, Evaluation]:

@@ -1,4 +1,4 @@
-"""Control from memory: DQN, DDPG, TD3, SAC or MBPO in a gymnasium world or one of ours, S seeds in one process.
+"""Control from memory: DQN, DDPG, TD3, SAC, MBPO or PETS in a gymnasium world or one of ours, S seeds in one process.
 
 The walk: this recipe makes Config and Run, `envs` the worlds, `acting.explore` plays them into `data.replay`, `algos`
 has targets, losses and the loop, `learning.stacked` steps, `evaluation.returns` measures, and `run` logs and saves.
@@ -16,7 +16,8 @@ import torch
 from onepolicy.acting.explore import Explorer
 from onepolicy.acting.imagine import Imagination
 from onepolicy.acting.joint import JointPolicy
-from onepolicy.algos import dqn, mbpo, sac, td3
+from onepolicy.acting.planning import PlanningPolicy
+from onepolicy.algos import dqn, mbpo, pets, sac, td3
 from onepolicy.data.frames import FrameReplay
 from onepolicy.data.replay import Replay
 from onepolicy.envs.joint import Joint
@@ -39,6 +40,7 @@ from onepolicy.recipes.off_policy_config import (
     Config,
     dqn_of,
     mbpo_of,
+    pets_of,
     sac_of,
     starting_point,
     td3_of,
@@ -54,7 +56,7 @@ from onepolicy.types import Metrics
 
 __all__ = ["DEFAULTS", "PRESETS", "Config", "load", "main", "starting_point"]
 RECIPE = "off_policy"
-Learner = dqn.Learner | td3.Learner | sac.Learner | sac.DiscreteLearner
+Learner = dqn.Learner | td3.Learner | sac.Learner | sac.DiscreteLearner | pets.Learner
 
 
 def seeds_of(config: Config) -> tuple[int, ...]:
@@ -102,6 +104,8 @@ def learner_of(config: Config, env: ControlEnv) -> Learner:
             seeds, env.obs_dim, actions.n, config.hidden, sac_of(config), optim, masked=actions.masked
         )
     dim = len(bounds(env)[0])
+    if config.plan.use:
+        return pets.Learner(seeds, config.num_envs, env.obs_dim, dim, pets_of(config), world_model_of(config))
     if config.algo in ("sac", "mbpo"):
         return sac.Learner(seeds, env.obs_dim, dim, config.hidden, sac_of(config), optim)
     return td3.Learner(seeds, env.obs_dim, dim, config.hidden, td3_of(config), optim)
@@ -121,7 +125,7 @@ def memory_of(config: Config, env: ControlEnv) -> Replay | FrameReplay:
 
 def imagining(config: Config, env: ControlEnv) -> dict[str, Any]:
     """MBPO's further parts, by the names of `mbpo.fit`; nothing for other algorithms."""
-    if config.algo != "mbpo":
+    if config.algo != "mbpo" or config.plan.use:
         return {}
     seeds, dim, own = seeds_of(config), len(bounds(env)[0]), config.mbpo
     imagination = Imagination(
@@ -134,6 +138,8 @@ def fit(learner: Learner, explorer: Explorer, config: Config, loop: Loop, furthe
     """The algorithm's own loop."""
     if isinstance(learner, dqn.Learner):
         dqn.fit(learner, explorer, dqn_of(config), steps=config.steps, after_step=loop.after_step)
+    elif isinstance(learner, pets.Learner):
+        pets.fit(learner, explorer, steps=config.steps, after_step=loop.after_step)
     elif config.algo == "mbpo":
         assert isinstance(learner, sac.Learner)
         after = loop.after_step
@@ -211,9 +217,10 @@ def main(config: Config, resume: Path | None = None, callbacks: Sequence[Callbac
     return load(run, text)
 
 
-def policy_of(
-    learner: Learner, k: int, env: ControlEnv
-) -> GreedyPolicy | SoftmaxPolicy | JointPolicy | ActorPolicy | SquashedPolicy:
+Policy = GreedyPolicy | SoftmaxPolicy | JointPolicy | ActorPolicy | SquashedPolicy | PlanningPolicy
+
+
+def policy_of(learner: Learner, k: int, env: ControlEnv) -> Policy:
     """What the k-th seed has learnt, for a world's own actions."""
     if isinstance(learner, dqn.Learner | sac.DiscreteLearner):
         found = (
@@ -223,6 +230,9 @@ def policy_of(
         )
         several = env.actions if isinstance(env.actions, MultiDiscrete) else None
         return JointPolicy(found, several.sizes, masked=several.masked) if several else found
+    if isinstance(learner, pets.Learner):
+        seed = derive_seed(learner.seeds[k], "plan exam")
+        return PlanningPolicy(learner.model.dynamics.alone(k), learner.config.plan, *bounds(env), seed)
     if isinstance(learner, sac.Learner):
         return SquashedPolicy(alone(learner.actor, k), learner.obs_dim, *bounds(env))
     return ActorPolicy(alone(learner.actor, k), learner.obs_dim, *bounds(env))

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from onepolicy.algos import dqn, mbpo, sac, td3
+from onepolicy.acting.planning import PlanAhead
+from onepolicy.algos import dqn, mbpo, pets, sac, td3
+from onepolicy.core.cem import Search
 from onepolicy.core.check import fraction
 from onepolicy.envs.atari import PREFIX
 from onepolicy.envs.vector import AtariOptions, WorldOptions
@@ -14,98 +16,9 @@ from onepolicy.errors import ConfigError, nearest
 from onepolicy.learning import world_model
 from onepolicy.nn.state_noise import SdeOptions
 from onepolicy.recipes.loop import require_count, require_positive
+from onepolicy.recipes.off_policy_options import DqnOptions, MbpoOptions, PlanOptions, SacOptions, Td3Options
 
 Algo = Literal["dqn", "ddpg", "td3", "sac", "mbpo"]
-
-
-@dataclass(frozen=True)
-class DqnOptions:
-    """What is DQN's own; on the command line `--dqn.dueling`."""
-
-    double: bool = True
-    """The online network chooses the next action, the target values it."""
-    dueling: bool = False
-    """Two streams: the value of the state, and of each action above the mean."""
-    priority: float = 0.0
-    """Exponent of the error in the chance to be drawn; 0 draws all alike, the paper's is 0.6."""
-    priority_beta: float = 0.4
-    """Exponent of the weights that make up for it, at the start; it is 1 at the end of the training."""
-    epsilon_end: float = 0.05
-    """Share of random actions at the end of the fall from 1."""
-    epsilon_fraction: float = 0.1
-    """Share of the training within which epsilon falls."""
-
-    def __post_init__(self) -> None:
-        for name in ("priority", "priority_beta", "epsilon_end", "epsilon_fraction"):
-            fraction(name, getattr(self, name))
-
-
-@dataclass(frozen=True)
-class Td3Options:
-    """What is TD3's and DDPG's own; on the command line `--td3.noise`. Actions run from -1 to 1 in its units."""
-
-    noise: float = 0.1
-    """Std of what is added to an action to explore."""
-    drifting: bool = False
-    """It is an Ornstein-Uhlenbeck process, which wanders off and slowly returns."""
-    target_noise: float = 0.2
-    """Std of what is added to the target's action."""
-    target_clip: float = 0.5
-    """Bound of what is added to the target's action."""
-    critics: int = 2
-    """Critics, whose least counts."""
-    delay: int = 2
-    """Updates of the critics for each of the actor and the targets."""
-
-
-@dataclass(frozen=True)
-class SacOptions:
-    """What is SAC's own; on the command line `--sac.temperature`."""
-
-    temperature: float | None = None
-    """What a nat of entropy is worth, in reward; None learns it."""
-    target_entropy: float | None = None
-    """Entropy that a learnt temperature aims at, nats, of actions from -1 to 1; None for -1 a number of an action."""
-    hold: int = 1
-    """Steps for which a world's noise is kept when it plays, so that exploration pushes one way for a while."""
-    entropy_share: float = 0.98
-    """Numbered actions: the entropy aimed at without target_entropy, as a share of that of drawing all legal alike."""
-    critics: Literal["min", "mean"] = "min"
-    """Numbered actions: which of the two critics counts, the lesser or their mean."""
-    q_clip: float | None = None
-    """Numbered actions: reward units the critics may move from their slow copies; None for no bound."""
-    entropy_penalty: float = 0.0
-    """Numbered actions: weight on half the squared change of entropy against the slow copy of the actor."""
-
-
-@dataclass(frozen=True)
-class MbpoOptions:
-    """What is MBPO's own; on the command line `--mbpo.model-every`. It learns to act as SAC does."""
-
-    model_every: int = 50
-    """Steps between trainings of the world model."""
-    model_steps: int = 200
-    """The model's optimizer steps each time."""
-    model_lr: float = 1e-3
-    """The model's learning rate."""
-    model_hidden: tuple[int, ...] = (128, 128)
-    """Widths of the model's networks."""
-    members: int = 7
-    """The model's networks."""
-    elites: int = 5
-    """How many of them, those with the least error on held-out transitions, are imagined with."""
-    width: int = 400
-    """Imagined episodes side by side, a multiple of elites."""
-    kept: int = 20
-    """Trainings of the model for which what was imagined is remembered."""
-    length: int = 1
-    """Imagined steps in a row, at the start."""
-    final_length: int = 1
-    """Imagined steps in a row from lengthen_until on; it grows linearly in between."""
-    lengthen_until: int = 1
-    """Steps until final_length is reached."""
-    real_share: float = 0.05
-    """Part of a batch that was lived, not imagined."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +63,8 @@ class Config:
     """SAC: noise that depends on the state (gSDE)."""
     mbpo: MbpoOptions = field(default_factory=MbpoOptions)
     """MBPO: the world model, what is imagined."""
+    plan: PlanOptions = field(default_factory=PlanOptions)
+    """MBPO: planning in the model instead of a policy."""
     lr: float = 1e-4
     """Learning rate."""
     schedule: Literal["constant", "linear"] = "constant"
@@ -198,7 +113,9 @@ class Config:
             raise ConfigError(
                 f"sde.use with {self.algo}; noise that depends on the state is SAC's, ppo's and a2c's here."
             )
-        dqn_of(self), td3_of(self), sac_of(self), mbpo_of(self)
+        if self.plan.use and self.algo != "mbpo":
+            raise ConfigError(f"plan.use with {self.algo}; only mbpo learns a model to plan in. Train mbpo.")
+        dqn_of(self), td3_of(self), sac_of(self), mbpo_of(self), pets_of(self)
         if self.algo == "mbpo" and self.n_step != 1:
             raise ConfigError(f"n_step is {self.n_step}; a world model learns single steps. Set n_step to 1.")
 
@@ -282,6 +199,25 @@ def mbpo_of(config: Config) -> mbpo.Config:
     )
 
 
+def pets_of(config: Config) -> pets.Config:
+    """What planning in MBPO's model decides. Raises: ConfigError for a value out of its range."""
+    own = config.plan
+    search = Search(population=own.samples, elites=own.elites, rounds=own.rounds, keep=own.keep)
+    return pets.Config(
+        learning_starts=max(config.learning_starts, 2),
+        model_every=config.mbpo.model_every,
+        model_steps=config.mbpo.model_steps,
+        plan=PlanAhead(
+            horizon=own.horizon,
+            search=search,
+            std=own.std,
+            carry=own.carry,
+            particles=own.particles,
+            gamma=config.gamma,
+        ),
+    )
+
+
 def world_model_of(config: Config) -> world_model.Config:
     """What MBPO's model is."""
     own = config.mbpo
@@ -307,6 +243,8 @@ DEFAULTS["mbpo"] = replace(
     DEFAULTS["sac"], algo="mbpo", steps=5000, lr=1e-3, hidden=(64, 64), learning_starts=200, gradient_steps=10,
     eval_every=200, eval_episodes=20, save_every=1000, capacity=100_000,
 )  # fmt: skip
+PLANNING = replace(DEFAULTS["mbpo"], plan=PlanOptions(use=True), gamma=1.0, eval_every=500, eval_episodes=5)
+"""Where mbpo begins with plan.use; an evaluation plans at each of its steps, which takes its time."""
 PRESETS: dict[str, Config] = {
     # rl-baselines3-zoo hyperparams/dqn.yml, but double
     "dqn/CartPole-v1": replace(
@@ -333,6 +271,10 @@ PRESETS: dict[str, Config] = {
     "sac/Pendulum-v1": replace(DEFAULTS["sac"], steps=20_000, lr=1e-3),
     # ours
     "mbpo/Pendulum-v1": replace(DEFAULTS["mbpo"], steps=2000, mbpo=MbpoOptions(model_hidden=(64, 64))),
+    "mbpo/Pendulum-v1-plan": replace(
+        PLANNING, steps=1000, eval_every=200, mbpo=MbpoOptions(model_hidden=(64, 64)),
+        plan=PlanOptions(use=True, horizon=20, samples=100, elites=10, rounds=3),
+    ),
     "sac/MountainCarContinuous-v0": replace(
         DEFAULTS["sac"], env="MountainCarContinuous-v0", steps=50_000, capacity=50_000, batch_size=512, train_every=32,
         gradient_steps=32, gamma=0.9999, tau=0.01, learning_starts=0, sac=SacOptions(temperature=0.1),
@@ -386,7 +328,8 @@ for _algo in ("ddpg", "td3"):  # rl-baselines3-zoo hyperparams/ddpg.yml and td3.
 
 
 def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
-    """The preset for an algorithm and the world among `fields`, or else the algorithm's defaults.
+    """The preset for an algorithm and the world among `fields`, or else the algorithm's defaults; those with plan.use
+    have presets and defaults of their own.
 
     Raises: ConfigError for an unknown algorithm, offering the nearest.
     """
@@ -395,4 +338,6 @@ def starting_point(algorithm: str, fields: Mapping[str, Any]) -> Config:
     env = fields.get("env", DEFAULTS[algorithm].env)
     if algorithm == "dqn" and env.startswith(PREFIX):
         return replace(ATARI, env=env)
+    if algorithm == "mbpo" and str(fields.get("plan.use")) == "True":
+        return PRESETS.get(f"mbpo/{env}-plan", replace(PLANNING, env=env))
     return PRESETS.get(f"{algorithm}/{env}", replace(DEFAULTS[algorithm], env=env))

@@ -43,6 +43,8 @@ METRICS: dict[str, Metric] = {
     "model/error": Metric("1", "MBPO: squared error of the elites on held-out steps; 1 is no better than the mean."),
     "model/imagined_reward": Metric("reward/step", "MBPO: mean reward of imagined steps."),
     "model/imagined_ends": Metric("share", "MBPO: imagined steps that end their episode."),
+    "plan/worth": Metric("reward", "MBPO that plans: what the model promises for the best plans of the last search."),
+    "plan/std": Metric("1", "The same: deviation left of the first action, which runs from -1 to 1."),
     "policy/temperature": Metric("reward/nat", "SAC: what entropy is worth."),
     "policy/surrogate_before": Metric(
         "reward", "Ratio times advantage before the rollout's updates, its samples' mean."
