@@ -22,6 +22,7 @@ from onepolicy.tasks.sandbox_bwrap import Bubblewrap, slot_uid
 from onepolicy.tasks.sandbox_cgroup import _parents, make_group
 from onepolicy.tasks.sandbox_remote import SandboxFusion
 from onepolicy.tasks.sandbox_seccomp import CALLS, program
+from onepolicy.tasks.sandbox_types import Result
 from onepolicy.types import Message, Task
 
 FAKES = {
@@ -112,6 +113,46 @@ def test_the_self_test_runs_once_a_process(monkeypatch):
 
     monkeypatch.setattr(sandbox_selftest, "try_canaries", again)
     Sandbox.open(slots=1)
+
+
+@pytest.mark.parametrize(("slow", "why"), [(1, ""), (2, "came to no end (time")])
+def test_a_canary_that_ran_out_of_time_gets_more_once_and_alone(monkeypatch, slow, why):
+    """A busy machine is no reason to refuse; a canary that never ends is."""
+    canary = sandbox_selftest.Canary("x", "check(False)", {})
+    given = []
+
+    class Slow:
+        backend = default_sandbox().backend
+
+        def run(self, source, limits):
+            given.append(limits.seconds)
+            text = f"{sandbox_selftest.STARTED}\n"
+            return Result("time", text) if len(given) <= slow else Result("ok", text + sandbox_selftest.TRIED)
+
+    monkeypatch.setattr(sandbox_selftest, "_canaries", lambda *args: [canary])
+    found = sandbox_selftest.try_canaries(Slow())
+    assert given == [8.0, 32.0]
+    assert [why in each for each in found] == [True] * bool(why)
+
+
+def test_a_canary_that_got_out_has_no_second_try(monkeypatch):
+    """Others that ran out of time change nothing then."""
+    ran = []
+
+    class Leaks:
+        backend = default_sandbox().backend
+
+        def run(self, source, limits):
+            ran.append(source)
+            text = f"{sandbox_selftest.STARTED}\n"
+            return Result("ok", text + sandbox_selftest.OUT) if "LEAKS" in source else Result("time", text)
+
+    canaries = [sandbox_selftest.Canary("x", "", {"LEAKS": 1}), sandbox_selftest.Canary("y", "", {})]
+    monkeypatch.setattr(sandbox_selftest, "_canaries", lambda *args: canaries)
+    found = sandbox_selftest.try_canaries(Leaks())
+    assert len(ran) == 2
+    assert found[0] == "x: got out"
+    assert "came to no end" in found[1]
 
 
 def test_a_canary_that_does_not_start_is_a_refusal():

@@ -1,7 +1,8 @@
 """Canaries: small programs that try to break out before any program of a model is run.
 
 Each says that it started, tries, and says whether it succeeded. One that succeeds, and one that cannot be shown to
-have started, make the sandbox refuse. They run once a process for each way of sandboxing.
+have started, make the sandbox refuse. They run at once, and once a process for each way of sandboxing; those that ran
+out of time, which on a busy machine says nothing, are tried a second time one by one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,9 @@ from onepolicy.tasks.sandbox_types import Limits, Result
 
 SMALL = Limits(seconds=8.0, memory=64, processes=16, disk=4, output=4096)
 """Limits that a canary tries to pass."""
+
+PATIENCE = 4.0
+"""How many times longer a canary gets that ran out of time, alone this time: the machine may be busy."""
 
 MARK = "ONEPOLICY_CANARY"
 
@@ -182,13 +186,17 @@ def try_canaries(sandbox: Runner) -> list[str]:
         chosen = [canary for canary in canaries if sandbox.backend.alone or not canary.here]
         with ThreadPoolExecutor(len(chosen)) as pool:
             results = list(pool.map(lambda canary: _release(sandbox, canary), chosen))
+        if not any(isinstance(result, Result) and OUT in result.stdout for result in results):
+            for i, (canary, result) in enumerate(zip(chosen, results)):
+                if isinstance(result, Result) and result.cause == "time" and _verdict(canary, result):
+                    results[i] = _release(sandbox, canary, PATIENCE)
         failures = [why for why in map(_verdict, chosen, results) if why]
         return failures + (["loopback: a connection arrived"] if touched() else [])
 
 
-def _release(sandbox: Runner, canary: Canary) -> Result | Exception:
+def _release(sandbox: Runner, canary: Canary, patience: float = 1.0) -> Result | Exception:
     try:
-        return sandbox.run(canary.source(), limits=canary.limits)
+        return sandbox.run(canary.source(), limits=replace(canary.limits, seconds=patience * canary.limits.seconds))
     except Exception as error:  # noqa: BLE001 - whatever it is, this sandbox is not to be used
         return error
 
