@@ -1,4 +1,6 @@
-"""onepolicy's side of control_vs_sb3.py: run as ALGORITHM WORLD STEPS SEED OUT, with the preset of that name.
+"""onepolicy's side of control_vs_sb3.py: run as ALGORITHM WORLD STEPS SEED [SETTINGS] OUT, with the preset of that name.
+
+SETTINGS are JSON and replace the preset's.
 
 A training of one step comes first: it imports torch and the curves' library, as stable-baselines3's side does before
 its clock starts.
@@ -6,10 +8,12 @@ its clock starts.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +23,22 @@ from control_rows import examine
 from onepolicy.run.journal import read_lines
 
 
-def main(algo: str, world: str, steps: int, seed: int, out: str) -> None:
+def main(algo: str, world: str, steps: int, seed: int, own: dict[str, Any], out: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         op.train(
-            algo, env=world, steps=1, eval_every=0, eval_episodes=1, save_every=0, out=str(Path(folder) / "imports")
+            algo,
+            env=world,
+            steps=1,
+            eval_every=0,
+            eval_episodes=1,
+            save_every=0,
+            out=str(Path(folder) / "imports"),
+            **own,
         )
         started = time.process_time()
         report = op.train(
-            algo, env=world, steps=steps, seed=seed, eval_every=0, eval_episodes=1, save_every=0, out=str(run)
+            algo, env=world, steps=steps, seed=seed, eval_every=0, eval_episodes=1, save_every=0, out=str(run), **own
         )
         seconds = time.process_time() - started
         done = max(int(line["step"]) for line in read_lines(run / "metrics.jsonl"))
@@ -37,4 +48,5 @@ def main(algo: str, world: str, steps: int, seed: int, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+    settings = json.loads(sys.argv[5]) if len(sys.argv) > 6 else {}
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), settings, sys.argv[-1])

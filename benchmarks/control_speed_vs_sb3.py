@@ -12,11 +12,14 @@ are in onepolicy's favour. Writes results/control_speed_vs_sb3.json.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from statistics import median
+from typing import Any
 
 from common import FOLDER, RESULTS, Record, machine, peer_python, run_side, table, write_json
 
+OURS = "control_side_onepolicy.py"
 ROWS: dict[str, tuple[int, int]] = {
     "ppo/CartPole-v1": (0, 50_000),
     "ppo/Acrobot-v1": (0, 65_536),
@@ -30,6 +33,8 @@ ROWS: dict[str, tuple[int, int]] = {
     "sac/HalfCheetah-v5": (10_000, 11_500),
 }
 """Steps left out of the time, and steps in all."""
+OWN: dict[str, dict[str, Any]] = {"dqn": {"double": False}}
+"""What our side is told so that both do the same work: stable-baselines3 has no double DQN."""
 
 
 def main() -> None:
@@ -39,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     about = machine("torch", "numpy", "gymnasium")
     sides = {
-        "onepolicy": (sys.executable, "control_side_onepolicy.py"),
+        "onepolicy": (sys.executable, OURS),
         "sb3": (str(peer_python("sb3", FOLDER / "requirements-sb3.txt")), "control_side_sb3.py"),
     }
     found: dict[str, Record] = {}
@@ -67,7 +72,8 @@ def speed(python: str, script: str, row: str, seed: int) -> float:
 def train(python: str, script: str, row: str, steps: int, seed: int) -> Record:
     """One training: its steps and its seconds."""
     algo, world = row.split("/")
-    return run_side(python, FOLDER / script, algo, world, str(steps), str(seed), threads=1)
+    own = [json.dumps(OWN[algo])] if algo in OWN and script == OURS else []
+    return run_side(python, FOLDER / script, algo, world, str(steps), str(seed), *own, threads=1)
 
 
 def summary(row: str, speeds: dict[str, list[float]]) -> Record:

@@ -115,7 +115,10 @@ class StackedPolicyLearner:
 def _clip(gradients: Sequence[Tensor], learners: int, most: float) -> Tensor:
     """Scales each learner's gradients, the first axis of each, to a 2-norm of at most `most`, in place; the norms."""
     rows = [gradient.view(learners, -1) for gradient in gradients]
-    norm = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows]).norm(dim=0)
+    if learners == 1:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(rows))).unsqueeze(0)
+    else:
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows]), dim=0)
     if norm.max().item() > most:
         scale = (most / (norm + 1e-6)).clamp_(max=1.0).unsqueeze(1)
         torch._foreach_mul_(rows, [scale] * len(rows))
