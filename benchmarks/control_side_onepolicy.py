@@ -1,6 +1,5 @@
-"""onepolicy's side of control_vs_sb3.py: run as ALGORITHM WORLD STEPS SEED [SETTINGS] OUT, with the preset of that name.
-
-SETTINGS are JSON and replace the preset's.
+"""onepolicy's side of control_vs_sb3.py: run as ALGORITHM WORLD STEPS SEED [SETTINGS] OUT, with the preset of that
+name. SETTINGS are JSON and replace the preset's.
 
 A training of one step comes first: it imports torch and the curves' library, as stable-baselines3's side does before
 its clock starts.

@@ -67,16 +67,14 @@ class Explorer:
         truncated = _stack([step.truncated.numpy() for step in found])
         obs = np.stack([step.obs.numpy() for step in found])  # kept, so a copy: the world may write over its own
         self.steps += self.replay.num_envs
-        ended = terminated | truncated
-        some = bool(ended.any())
-        total = float(_sum(next_obs, None)) + float(_sum(reward, None)) + (float(_sum(obs, None)) if some else 0.0)
-        if not math.isfinite(total):
+        if not math.isfinite(float(_sum(next_obs, None)) + float(_sum(obs, None)) + float(_sum(reward, None))):
             self._refuse(next_obs, obs, reward)
         self.replay.add(self.obs, action, reward, next_obs, terminated, truncated)
         self.obs = obs
         self._total += _stack([(step.reward if step.raw_reward is None else step.raw_reward).numpy() for step in found])
         self._length += 1
-        if some:
+        ended = terminated | truncated
+        if ended.any():
             for learner, world in zip(*ended.nonzero(), strict=True):
                 self.windows[learner].append((float(self._total[learner, world]), int(self._length[learner, world])))
             self._total[ended], self._length[ended] = 0.0, 0
