@@ -248,17 +248,14 @@ def test_a_report_is_a_function_of_the_attempts_in_any_order_and_through_a_file(
         attempt_of({"task": "t", "mode": "greedy", "sample": 0, "text": ""})
 
 
-def test_other_parts_are_means_and_instruction_level_accuracy_is_a_sum():
-    """Two replies: 1 of 1 and 1 of 3 constraints: the mean of shares is 2/3, of all four constraints two are kept."""
-
+def test_other_parts_are_means():
     def verifier(task, text):
-        kept, count = map(int, text.split("/"))
-        parts = {"correct": float(kept == count), "instruction_strict": kept / count}
-        return Score(1.0, {**parts, "followed_strict": float(kept), "constraints": float(count)})
+        return Score(1.0, {"correct": 1.0, "passed": float(text)})
 
-    report = run(problems(2, verifier), Script([["1/1"], ["1/3"]]))
-    assert report.parts == {"instruction_strict": 0.5, "followed_strict": 1.0, "constraints": 2.0}
-    assert report.metrics()["eval/part_instruction_strict"] == 0.5
+    report = run(problems(2, verifier), Script([["0.25"], ["0.5"]]))
+    assert report.parts == {"passed": 0.375}
+    assert report.metrics()["eval/part_passed"] == 0.375
+    assert dict(report.followed) == {}
     assert "format kept" not in report.table()
 
 

@@ -26,18 +26,13 @@ from onepolicy.evaluation.attempts import (
     can_vote,
     make_attempts,
 )
+from onepolicy.evaluation.followed import PARTS, followed
 from onepolicy.evaluation.passk import most_voted, pass_hat_k
 from onepolicy.evaluation.stats import Interval, bootstrap_interval, maj_at_k, pass_at_k, wilson_interval
 from onepolicy.tasks.verdicts import Scorer, verify_each
 from onepolicy.types import Generator, Metrics, Sampling, Task
 
 __all__ = ["AccuracyReport", "Outcome", "Rates", "answer_text", "evaluate_tasks", "powers_of_two", "summarise"]
-
-RATIOS = {
-    "instruction_strict": ("followed_strict", "constraints"),
-    "instruction_loose": ("followed_loose", "constraints"),
-}
-"""Parts that a data set sums before it divides: IFEval's instruction-level accuracies."""
 
 Flags = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -85,7 +80,8 @@ class AccuracyReport:
 
     greedy: accuracy at temperature 0, `greedy_rates` beside it. levels: the same for each `meta["level"]`, subjects for
     each `meta["subject"]`. average: mean accuracy of a sample (avg@k). passed, majority, always: pass@j, maj@j and
-    pass^j by j. parts: the greedy scores' other parts, a mean each. samples: transcripts. correct: each problem's
+    pass^j by j. parts: the greedy scores' other parts, a mean each. followed: IFEval's four accuracies of the greedy
+    replies, where there are instructions. samples: transcripts. correct: each problem's
     greedy verdict, 1, 0 or NaN, in task order. outcomes: each problem's result, for tables and paired comparisons.
     """
 
@@ -104,6 +100,7 @@ class AccuracyReport:
     subjects: Mapping[str, Interval] = field(default_factory=dict)
     parts: Mapping[str, float] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
+    followed: Mapping[str, Interval] = field(default_factory=dict)
 
     def metrics(self) -> Metrics:
         """Numbers to log: shares in [0, 1], lengths in tokens, counts."""
@@ -113,6 +110,7 @@ class AccuracyReport:
             "eval/accuracy_high": self.greedy.high,
             **_named("eval/", self.greedy_rates),
             **{f"eval/part_{name}": value for name, value in self.parts.items()},
+            **{f"eval/{name}": interval.value for name, interval in self.followed.items()},
         }
         if self.average is not None and self.sampled_rates is not None:
             found[f"eval/avg@{self.k}"] = self.average.value
@@ -127,6 +125,7 @@ class AccuracyReport:
         rows = [(f"accuracy, greedy, {self.problems} problems", self.greedy.percent())]
         rows += [(f"  level {name}", interval.percent()) for name, interval in self.levels.items()]
         rows += [(f"  {name}", interval.percent()) for name, interval in self.subjects.items()]
+        rows += [(f"{name.replace('_', ' level, ')}", interval.percent()) for name, interval in self.followed.items()]
         rows += [(f"  part {name}, mean", f"{value:.4g}") for name, value in self.parts.items()]
         rows += _rate_rows("greedy", self.greedy_rates)
         if self.average is not None and self.sampled_rates is not None:
@@ -185,6 +184,7 @@ def summarise(
         raise ConfigError(f"pass@{wrong[0]} was asked of {k} samples a problem; ask for 1 to {k}, or set k higher.")
     correct = greedy.part("correct")[:, 0]
     votes = any(can_vote(task) for task in problems) or any(attempt.vote is not None for attempt in attempts)
+    instructions = followed(greedy.rows)
     passed, always, majority = _by_number(sampled, list(at) or powers_of_two(k), votes=votes)
     shown = [attempt.record(task) for task, rows in _kept(problems, keep, greedy, sampled) for attempt in rows]
     return AccuracyReport(
@@ -201,8 +201,9 @@ def summarise(
         correct=tuple(correct.tolist()),
         always=always,
         subjects=_by_meta(problems, correct, "subject"),
-        parts=_parts(greedy),
+        parts=_parts(greedy, leave_out=PARTS if instructions else ()),
         outcomes=tuple(_outcome(task, greedy, sampled, i) for i, task in enumerate(problems)),
+        followed=instructions,
     )
 
 
@@ -240,16 +241,12 @@ def _rates(sheet: Sheet) -> Rates:
     )
 
 
-def _parts(sheet: Sheet) -> dict[str, float]:
-    """The mean of each part but `correct` and `format` over the judged attempts; RATIOS as sums over sums."""
+def _parts(sheet: Sheet, leave_out: Sequence[str] = ()) -> dict[str, float]:
+    """The mean of each part but `correct`, `format` and those left out over the judged attempts."""
     judged = [a for a in sheet.all() if a.state == "judged"]
-    names = dict.fromkeys(name for a in judged for name in a.parts if name not in ("correct", "format"))
+    names = dict.fromkeys(name for a in judged for name in a.parts if name not in ("correct", "format", *leave_out))
     values = {name: np.array([a.part(name) for a in judged]) for name in names}
-    found = {name: float(np.nanmean(v)) for name, v in values.items() if not np.isnan(v).all()}
-    for name, (over, under) in RATIOS.items():
-        if {name, over, under} <= found.keys():
-            found[name] = float(np.nansum(values[over]) / np.nansum(values[under]))
-    return found
+    return {name: float(np.nanmean(v)) for name, v in values.items() if not np.isnan(v).all()}
 
 
 def _average(correct: Flags) -> Interval:

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 LISTED = 60
 """Problems up to which a set's table of problems stands in report.md; problems.jsonl has all."""
 
+FOLLOWED = {
+    "prompt loose": "prompt_loose",
+    "instruction strict": "instruction_strict",
+    "instruction loose": "instruction_loose",
+}
+"""Columns of a set of instructions, whose accuracy is the fourth: by prompt, strict."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -227,6 +234,7 @@ def _intervals(result: Result) -> dict[str, Any]:
         found |= {f"level {name}": value for name, value in report.levels.items()} | dict(report.subjects)
         if report.average is not None:
             found[f"avg@{report.k}"] = report.average
+        found |= report.followed
         for name, by in (("pass@", report.passed), ("pass^", report.always), ("maj@", report.majority)):
             found |= {f"{name}{j}": value for j, value in by.items()}
     found |= {f"{name} without flagged": value for name, value in (result.clean() if result.overlap else {}).items()}
@@ -254,7 +262,8 @@ def _problems(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def _summary(results: Sequence[Result], k: int) -> list[list[str]]:
     """A heading and a row for each benchmark, without the columns that none fills."""
-    head = ["benchmark", "problems", "greedy", f"avg@{k}", f"pass@{k}", f"maj@{k}", "acc_norm", "truncated", "invalid"]
+    head = ["benchmark", "problems", "greedy", f"avg@{k}", f"pass@{k}", f"maj@{k}", "acc_norm", *FOLLOWED]
+    head += ["truncated", "invalid"]
     rows = [_row(result, k) for result in results]
     used = [i for i in range(len(head)) if any(row[i] for row in rows)]
     return [[row[i] for i in used] for row in (head, *rows)]
@@ -269,6 +278,7 @@ def _row(result: Result, k: int) -> list[str]:
     cells.append(report.passed[k].percent() if report and sampled and k in report.passed else "")
     cells.append(report.majority[k].percent() if report and sampled and k in report.majority else "")
     cells.append(result.choice["acc_norm"].percent() if result.choice else "")
+    cells += [report.followed[name].percent() if report and report.followed else "" for name in FOLLOWED.values()]
     cells.append(f"{100 * report.greedy_rates.truncated:.1f} %" if report else "")
     invalid = sum(r.invalid for r in (report.greedy_rates, report.sampled_rates) if r) if report else 0
     return [*cells, str(invalid) if report else ""]

@@ -144,6 +144,8 @@ METRICS: dict[str, Metric] = {
     "eval/invalid": Metric("count", "Completions that could not be judged, greedy."),
     "eval/skipped": Metric("count", "Completions that the verifier does not apply to, greedy."),
     "eval/part_<name>": Metric("as part", "Mean of another part of the verifier's score, greedy."),
+    "eval/prompt_<how>": Metric("share", "Replies that follow all their instructions, strict or loose (IFEval)."),
+    "eval/instruction_<how>": Metric("share", "Instructions followed, over all prompts, strict or loose (IFEval)."),
     "eval/contaminated": Metric("count", "Problems of which a training file has a copy."),
     "eval/<measure>_clean": Metric("share", "The measure over the problems without a copy in the training file."),
     "eval/sampled_<rate>": Metric("as rate", "The same rates for sampled completions."),
