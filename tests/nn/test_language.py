@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from onepolicy.data.tokenizer import char_tokenizer
 from onepolicy.errors import ConfigError, ModelError
-from onepolicy.nn.language import TINY, ModelShape, build_model, load_model, save_model
+from onepolicy.nn.language import TINY, ModelShape, build_model, load_model, save_model, unit_scale
 
 SMALL = ModelShape(width=16, depth=2, heads=2, mlp=24)
 TOKENS = torch.tensor([[5, 6, 7, 8, 9]])
@@ -29,6 +29,21 @@ def test_a_preset_has_about_the_parameters_in_its_name(preset, millions, arch):
     parameters = sum(p.numel() for p in model.parameters())
     assert parameters == pytest.approx(millions * 1e6, rel=0.15)
     assert set(TINY) == {"tiny-0.2m", "tiny-1m", "tiny-4m"}
+
+
+@pytest.mark.parametrize("arch", ["qwen3", "llama", "gpt2"])
+def test_unit_scale_of_a_width_of_64(arch):
+    """Standard deviations 1 of embeddings, 1/8 into 64 units, 1 / sqrt(m) out of m; norms and biases as they were."""
+    plain, scaled = make(arch, "tiny-0.2m"), unit_scale(make(arch, "tiny-0.2m"))
+    for (name, before), after in zip(plain.named_parameters(), scaled.parameters(), strict=True):
+        if before.dim() < 2:
+            assert torch.equal(before, after)
+            continue
+        inputs = {"wte": 1, "wpe": 1, "embed_tokens": 1, "down_proj": 256}.get(name.split(".")[-2], 64)
+        if arch == "gpt2" and ".mlp.c_proj" in name:
+            inputs = 384
+        assert after.std().item() == pytest.approx(inputs**-0.5, rel=1e-4)
+        assert torch.allclose(after / after.std(), before / before.std(), atol=1e-5)
 
 
 @pytest.mark.parametrize("arch", ["qwen3", "llama", "gpt2"])

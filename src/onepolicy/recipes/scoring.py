@@ -14,7 +14,7 @@ from onepolicy.algos.reward_model import scores_of
 from onepolicy.data.demonstrations import Example, example
 from onepolicy.data.tokenizer import char_tokenizer, check_vocabulary, load_tokenizer
 from onepolicy.errors import ConfigError, ModelError
-from onepolicy.nn.language import TINY, build_model
+from onepolicy.nn.language import TINY, build_model, unit_scale
 from onepolicy.nn.scorer import Scorer, load_scorer, new_scorer, save_scorer
 from onepolicy.recipes.language import check_name, is_run, language_of
 from onepolicy.recipes.options import Tiny
@@ -79,7 +79,7 @@ class ScorerDirectory:
 def open_reward_model(name: str, *, seed: int = 0, tiny: Tiny | None = None, characters: str = "") -> RewardModel:
     """The reward model in a run, a Hugging Face directory or on the hub; a language model gets a new head.
 
-    A tiny preset's name makes one on the spot over `characters`. seed: of a new head.
+    A tiny preset's name makes one on the spot over `characters`, its weights at unit scale. seed: of a new head.
     Raises: ConfigError for a misspelt preset; ModelError for anything that cannot be opened as one.
     """
     check_name(name)
@@ -96,7 +96,7 @@ def open_reward_model(name: str, *, seed: int = 0, tiny: Tiny | None = None, cha
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        return RewardModel(new_scorer(network, seed=seed), tokenizer)
+        return RewardModel(new_scorer(unit_scale(network), seed=seed), tokenizer)
     place = newest_part(Path(name)) if is_run(Path(name)) else name
     if _is_scorer(place):
         found = RewardModel(load_scorer(place), load_tokenizer(str(place)))
