@@ -9,6 +9,7 @@ import pytest
 
 from onepolicy.acting.episodes import Actor, invalid_causes, rollout_metrics, verify_each
 from onepolicy.errors import DataError
+from onepolicy.tasks.length import OverlongPenalty, Ruler
 from onepolicy.types import Completion, Episode, Message, Sampling, Score, Task
 
 STOP = 1
@@ -128,6 +129,16 @@ def scored(value, group, *, length=1, truncated=False, version=0, **parts):
         version=version,
         truncated=truncated,
     )
+
+
+def test_lengths_in_tokens_are_those_that_were_sampled():
+    """ "12" and its stop token are 3, "1234…" was cut off at 4: a penalty from 2 to 4 gives -1/2 and -1."""
+    penalty = OverlongPenalty(limit=4, buffer=2, ruler=Ruler("tokens"))
+    one = replace(task("a", "?"), verifier=penalty)
+    episodes = actor(Scripted("12", "1234…")).play([one], 2, 0)
+    assert [e.score.value for e in episodes] == [-0.5, -1.0]
+    assert [e.score.parts["length"] for e in episodes] == [3.0, 4.0]
+    assert "completion_tokens" not in one.meta
 
 
 def test_metrics_by_hand():

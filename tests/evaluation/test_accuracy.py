@@ -259,6 +259,17 @@ def test_other_parts_are_means():
     assert "format kept" not in report.table()
 
 
+def test_verifiers_see_the_number_of_tokens():
+    """Of the tokens generated: "12345" is 5 of 4, "123" is within the limit."""
+
+    def verifier(task, text):
+        return Score(1.0, {"correct": float(task.meta["completion_tokens"] <= 4)})
+
+    report = run(problems(2, verifier), Script([["12345"], ["123"]], [["1"], ["123456"]]), k=1)
+    assert report.correct == (0.0, 1.0)
+    assert [outcome.right for outcome in report.outcomes] == [1, 0]
+
+
 def test_programs_and_whole_replies_do_not_vote():
     replies = problems(1, AnswerVerifier(judge, replace(TAGGED, name="code")))
     report = run(replies, Script([[say(1)]], [[say(1), say(2)]]), k=2)

@@ -91,6 +91,15 @@ def test_a_judge_uses_processes_only_where_a_set_asks_for_them():
         judge.verify(pairs)
 
 
+@pytest.mark.parametrize("name", ["arithmetic", "bilingual", "code", "countdown", "instructions", "letters"])
+def test_sets_of_quick_or_sandboxed_verifiers_need_no_processes(name):
+    """The table of docs/verifiers.md; mathematics and reasoning-gym are tested beside their loaders."""
+    tasks = load_task_set(name, "train", **({} if name == "letters" else {"n": 4}))
+    assert not tasks.isolated
+    with Judge(Machine(), tasks) as judge:
+        assert judge.stats() is None
+
+
 @pytest.mark.parametrize("fields", [{"verifier_workers": -1}, {"verifier_timeout": 0.0}, {"verifier_memory": 0}])
 def test_settings_that_cannot_work(fields):
     with pytest.raises(ConfigError, match=next(iter(fields))):

@@ -19,6 +19,7 @@ from onepolicy.tasks.length import (
     Ruler,
     cosine,
     soft_overlong,
+    with_tokens,
 )
 from onepolicy.tasks.repetition import RepetitionPenalty, covered_share, duplicate_share, longest_loop, tokens_of
 from onepolicy.types import Score, Task
@@ -53,6 +54,16 @@ def test_units():
     assert score(OverlongPenalty(10, 4, Ruler("tokens")), "x", completion_tokens=8) == Score(-0.5, {"length": 8})
     missing = score(OverlongPenalty(10, 4, Ruler("tokens")), "x")
     assert (missing.state, missing.cause) == ("invalid", "other")
+    assert "meta has no whole number 'completion_tokens'" in missing.error
+    inside = score(OverlongPenalty(10, 4, Ruler("tokens", "thinking")), "x", completion_tokens=8)
+    assert "not their thinking. Give Ruler a counting function" in inside.error
+
+
+def test_a_task_is_given_the_tokens_of_its_completion_once():
+    one = Task("t", conversation("?"), "", None, {"level": 1})
+    counted = with_tokens(one, 7)
+    assert (counted.meta, one.meta) == ({"level": 1, "completion_tokens": 7}, {"level": 1})
+    assert with_tokens(counted, 9) is counted
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from onepolicy.errors import DataError, RewardError
 from onepolicy.run.seeding import derive_seed
+from onepolicy.tasks.length import with_tokens
 from onepolicy.tasks.verdicts import Scorer, Tally, verify_each
 from onepolicy.types import Completion, Episode, Generator, Metrics, Sampling, Score, Task
 
@@ -50,7 +51,12 @@ class Actor:
         answers = self.generator.generate(prompts, n, self.sampling, seeds)
         drawn = [(group, done) for group, samples in enumerate(answers) for done in samples]
         texts = [self.decode(done.tokens) for _, done in drawn]
-        scores = self.score([(tasks[group], text) for (group, _), text in zip(drawn, texts, strict=True)])
+        scores = self.score(
+            [
+                (with_tokens(tasks[group], len(done.tokens)), text)
+                for (group, done), text in zip(drawn, texts, strict=True)
+            ]
+        )
         if len(scores) != len(drawn):
             raise DataError(
                 f"the scorer returned {len(scores)} scores for {len(drawn)} completions; it must return one for each."

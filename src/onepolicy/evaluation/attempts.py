@@ -16,6 +16,7 @@ import numpy as np
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.run.seeding import derive_seed
 from onepolicy.tasks.expressions import number_text, read_number
+from onepolicy.tasks.length import with_tokens
 from onepolicy.tasks.rewards import AnswerFormat
 from onepolicy.tasks.verdicts import Scorer, verify_each
 from onepolicy.types import Generator, Sampling, Task
@@ -143,7 +144,7 @@ def make_attempts(
     for mode, n, how in wanted[: 2 if k > 0 else 1]:
         completions = generator.generate(prompts, n, how, seeds)
         flat = [(task, c, decode(c.tokens)) for task, row in zip(tasks, completions, strict=True) for c in row]
-        scores = scorer([(task, text) for task, _, text in flat])
+        scores = scorer([(with_tokens(task, len(completion.tokens)), text) for task, completion, text in flat])
         for place, ((task, completion, text), score) in enumerate(zip(flat, scores, strict=True)):
             found.append(
                 Attempt(

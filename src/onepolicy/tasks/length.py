@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from onepolicy.errors import ConfigError, nearest
@@ -21,7 +21,15 @@ Unit = Literal["characters", "words", "tokens"]
 UNITS: tuple[Unit, ...] = ("characters", "words", "tokens")
 
 TOKENS = "completion_tokens"
-"""The key of a task's meta under which a recipe may put the completion's number of tokens."""
+"""The key of a task's meta under which recipes put the completion's number of tokens, its stop token included."""
+
+
+def with_tokens(task: Task, count: int) -> Task:
+    """The task as the verifiers of one completion see it: with that completion's number of tokens in its meta.
+
+    A task whose meta has such a key already keeps it.
+    """
+    return task if TOKENS in task.meta else replace(task, meta={**task.meta, TOKENS: count})
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,20 @@ class Ruler:
         """The value at a completion's length, with the part `length`; invalid where the length is unknown."""
         length = self.length(task, text)
         if length is None:
-            return Score(None, {"length": None}, f"other: no token count; put {TOKENS!r} into the task's meta.")
+            return Score(None, {"length": None}, f"other: {self._unknown()}")
         return Score(value(length), {"length": float(length)})
+
+    def _unknown(self) -> str:
+        """Why there is no length, and what to do."""
+        if self.side != "text":
+            return (
+                f"no length in tokens: only whole completions are counted, not their {self.side}. Give Ruler a "
+                "counting function (count=), or measure side='text'."
+            )
+        return (
+            f"no length in tokens: the task's meta has no whole number {TOKENS!r}. Training and evaluation put it "
+            "there; alone, put it there yourself, or give Ruler a counting function (count=)."
+        )
 
 
 WORDS = Ruler()
