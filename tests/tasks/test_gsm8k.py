@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onepolicy.errors import ConfigError, DataError
-from onepolicy.tasks import gsm8k
 from onepolicy.tasks.base import check_gold
 from onepolicy.tasks.gsm8k import load, read_amount
 
@@ -162,17 +160,6 @@ def test_a_broken_row_stops_or_is_dropped_and_listed(tmp_path, row, reason):
 def test_unknown_ways_to_read_offer_the_nearest(path):
     with pytest.raises(ConfigError, match="'last'"):
         load("test", path=path, read="lats")
-
-
-def test_the_hub_without_its_extra_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r"onepolicy\[hub\]"):
-        load("test")
-
-
-def test_the_hub_s_rows_are_read_like_a_file_s(monkeypatch):
-    monkeypatch.setattr(gsm8k, "hub_rows", lambda split: iter(ROWS))
-    assert len(load("test")) == 3
 
 
 def test_all_8792_gold_answers_verify(gsm8k_files):

@@ -8,12 +8,12 @@ also carry what judging by likelihood needs (evaluation/choice.py): `meta["stem"
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from onepolicy.errors import ConfigError, DataError, nearest
 from onepolicy.tasks.base import TaskSet, conversation
+from onepolicy.tasks.hub import open_rows
 from onepolicy.tasks.rewards import (
     DEFAULT_WEIGHTS,
     TAGGED,
@@ -23,11 +23,8 @@ from onepolicy.tasks.rewards import (
     extract_tag,
     split_thinking,
 )
-from onepolicy.tasks.rows import Policy, Row, convert_rows, read_rows, text_field
+from onepolicy.tasks.rows import Policy, Row, text_field
 from onepolicy.types import Task
-
-HUB = "allenai/ai2_arc"
-CONFIGURATIONS = {"easy": "ARC-Easy", "challenge": "ARC-Challenge"}
 
 Choice = tuple[str, str]
 """(label, text) of a given answer."""
@@ -65,10 +62,7 @@ def load(
         meta = {"stem": stem, "choices": choices, "row": number}
         return Task(f"arc-{part}/{split}/{number}", conversation(asked, message), answer, verifier, meta)
 
-    if path:
-        rows = read_rows(path, task, policy=on_error)
-    else:
-        rows = convert_rows(f"{HUB} {CONFIGURATIONS[part]} {split}", _hub(part, split), task, policy=on_error)
+    rows = open_rows(f"arc-{part}", split, path, task, on_error)
     tasks = rows.kept[:n]
     return TaskSet(
         name=f"arc-{part}/{split}",
@@ -133,16 +127,6 @@ def judge(task: Task, answer: str) -> bool:
 
 def _objects(given: Any) -> bool:
     return isinstance(given, list) and all(isinstance(one, dict) for one in given)
-
-
-def _hub(part: str, split: str) -> Iterator[Row]:
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise ConfigError(
-            "ARC from the hub needs the extra `hub`: pip install 'onepolicy[hub]'. Or give path= a local JSONL file."
-        ) from error
-    yield from load_dataset(HUB, CONFIGURATIONS[part], split=split)
 
 
 def _letter(text: str) -> str | None:

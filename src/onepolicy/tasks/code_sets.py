@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,17 +21,15 @@ from onepolicy.errors import ConfigError, DataError
 from onepolicy.tasks.base import INSTRUCTIONS, TaskSet, conversation
 from onepolicy.tasks.code import FENCED, CodeVerifier
 from onepolicy.tasks.code_tests import MAX_TEXT, CodeTest, read_tests, split_asserts, split_statements
+from onepolicy.tasks.hub import open_rows
 from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, RewardWeights
-from onepolicy.tasks.rows import Policy, Row, convert_rows, read_rows, text_field
+from onepolicy.tasks.rows import Policy, Row, text_field
 from onepolicy.tasks.sandbox import default_sandbox
 from onepolicy.tasks.sandbox_languages import language_of
 from onepolicy.tasks.sandbox_types import Limits
 from onepolicy.types import Task
 
 Mode = Literal["all", "share"]
-
-HUMANEVAL_HUB = ("openai/openai_humaneval", None)
-MBPP_HUB = ("google-research-datasets/mbpp", "full")
 
 MBPP_SPLITS = {"test": (11, 510), "train": (601, 974), "validation": (511, 600)}
 """First and last task id of each split (README of MBPP); 1 to 10 are the authors' few-shot prompt."""
@@ -77,7 +75,7 @@ def load_humaneval(
         gold = prompt + text_field(row, "canonical_solution")
         return Task(_name("humaneval", row), _asked(asked, system), gold, verifier, meta)
 
-    return _task_set("humaneval/test", path, HUMANEVAL_HUB, "test", task, on_error, n)
+    return _task_set("humaneval", "test", path, task, on_error, n)
 
 
 def load_mbpp(
@@ -114,7 +112,7 @@ def load_mbpp(
         meta = {"tests": tuple(tests), "row": number}
         return Task(_name("mbpp", row), _asked(asked, system), text_field(row, "code"), verifier, meta)
 
-    return _task_set(f"mbpp/{split}", path, MBPP_HUB, split, task, on_error, n)
+    return _task_set("mbpp", split, path, task, on_error, n)
 
 
 def load_file(
@@ -144,7 +142,7 @@ def load_file(
         name = f"code-file/{split}/{row.get('id', number)}"
         return Task(name, _asked(text_field(row, "prompt"), system), text_field(row, "solution"), verifier, meta)
 
-    return _task_set(f"code-file/{split}", path, ("", None), split, task, on_error, n)
+    return _task_set("code-file", split, path, task, on_error, n)
 
 
 def humaneval_tests(source: str, entry: str) -> list[CodeTest]:
@@ -175,31 +173,26 @@ def complete(task: Task, text: str) -> str:
 
 def _task_set(
     name: str,
-    path: str,
-    hub: tuple[str, str | None],
     split: str,
+    path: str,
     convert: Callable[[int, Row], Task | Refused | None],
     on_error: Policy,
     n: int | None,
 ) -> TaskSet:
     """The tasks of a file or of the hub whose gold programs pass, by `on_error`."""
     default_sandbox()
-    rows = (
-        read_rows(path, convert, policy=on_error)
-        if path
-        else convert_rows(hub[0], _hub(hub, split), convert, policy=on_error)
-    )
+    rows = open_rows(name, split, path, convert, on_error)
     tasks = [task for task in rows.kept if isinstance(task, Task)][:n]
     refused = [task for task in rows.kept if isinstance(task, Refused)]
     if not tasks:
-        raise DataError(f"{path or hub[0]} has no row of the split {split!r}.")
+        raise DataError(f"{path or name} has no row of the split {split!r}.")
     kept, failed = _with_right_gold(tasks)
     if failed and on_error == "stop":
-        raise DataError(f"{name}: {len(failed)} of {len(tasks)} gold programs fail: {'; '.join(failed[:3])}.")
+        raise DataError(f"{name}/{split}: {len(failed)} of {len(tasks)} gold programs fail: {'; '.join(failed[:3])}.")
     left_out = sorted([*rows.dropped, *((one.row, one.reason) for one in refused)])
     dropped = (*(f"row {number}: {reason}" for number, reason in left_out), *failed)
     return TaskSet(
-        name=name,
+        name=f"{name}/{split}",
         tasks=tuple(kept),
         demonstrate=_demonstrate if split == "train" else None,
         form=FENCED,
@@ -252,14 +245,3 @@ def _texts(row: Row, field: str, optional: bool = False) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in value):
         raise DataError(f"field {field!r} is {str(value)[:40]!r}; it must be a list of texts.")
     return value
-
-
-def _hub(hub: tuple[str, str | None], split: str) -> Iterator[Row]:
-    """The rows of the hub's copy. Raises: ConfigError when the extra that reads it is not installed."""
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise ConfigError(
-            f"{hub[0]} from the hub needs the extra `hub`: pip install 'onepolicy[hub]'. Or give a local file as path."
-        ) from error
-    yield from load_dataset(*hub, split=split)

@@ -8,21 +8,15 @@ Source: Cobbe et al. 2021 (arXiv 2110.14168).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
 
 from onepolicy.errors import ConfigError, DataError, nearest
 from onepolicy.tasks.base import TaskSet, conversation
 from onepolicy.tasks.expressions import Value, number_text, read_number
+from onepolicy.tasks.hub import open_rows
 from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, FORMATS, AnswerFormat, AnswerVerifier, RewardWeights
-from onepolicy.tasks.rows import Policy, Row, Rows, convert_rows, read_rows, text_field
+from onepolicy.tasks.rows import Policy, Row, text_field
 from onepolicy.types import Task
-
-T = TypeVar("T")
-
-HUB = ("openai/gsm8k", "main")
-"""The hub's data set and configuration, used when no path is given."""
 
 _CALCULATION = re.compile(r"<<([^<>\n]*)>>")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
@@ -59,7 +53,7 @@ def load(
         meta = {"level": len(calculations(solution)), "solution": solution, "row": number}
         return Task(f"gsm8k/{split}/{number}", conversation(question, message), answer, verifier, meta)
 
-    rows = open_rows(split, path, task, on_error)
+    rows = open_rows("gsm8k", split, path, task, on_error)
     tasks = rows.kept[:n]
     return TaskSet(
         name=f"gsm8k/{split}",
@@ -69,24 +63,6 @@ def load(
         counts={"rows": len(rows.kept) + len(rows.dropped), "dropped": len(rows.dropped), "tasks": len(tasks)},
         dropped=tuple(f"row {number}: {reason}" for number, reason in rows.dropped),
     )
-
-
-def open_rows(split: str, path: str, convert: Callable[[int, Row], T], on_error: Policy) -> Rows[T]:
-    """The rows of a local file, or of the hub's split when path is "", converted."""
-    if path:
-        return read_rows(path, convert, policy=on_error)
-    return convert_rows(f"{HUB[0]} {split}", hub_rows(split), convert, policy=on_error)
-
-
-def hub_rows(split: str) -> Iterator[Row]:
-    """The rows of the hub's copy. Raises: ConfigError when the extra that reads it is not installed."""
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise ConfigError(
-            "GSM8K from the hub needs the extra `hub`: pip install 'onepolicy[hub]'. Or give path= a local JSONL file."
-        ) from error
-    yield from load_dataset(*HUB, split=split)
 
 
 def split_answer(text: str) -> tuple[str, str]:

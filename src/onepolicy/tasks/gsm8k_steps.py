@@ -33,7 +33,8 @@ from onepolicy.tasks.expressions import (
     read_number,
     reductions,
 )
-from onepolicy.tasks.gsm8k import calculations, open_rows
+from onepolicy.tasks.gsm8k import calculations
+from onepolicy.tasks.hub import open_rows
 from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, TAGGED, AnswerVerifier, RewardWeights
 from onepolicy.tasks.rows import Policy, Row, text_field
 from onepolicy.tasks.worked import CHARACTERS, STYLES, places
@@ -237,7 +238,7 @@ def _beside(path: str) -> str:
 
 def _calculations(split: str, path: str, on_error: Policy, counts: Counter[str]) -> tuple[list[Calculation], list[str]]:
     """Every readable annotation of a file in order, and a line for each that is not."""
-    rows = open_rows(split, path, _annotations, on_error)
+    rows = open_rows("gsm8k", split, path, _annotations, on_error)
     dropped = [f"row {number}: {reason}" for number, reason in rows.dropped]
     counts["rows"] = len(rows.kept) + len(rows.dropped)
     found: list[Calculation] = []

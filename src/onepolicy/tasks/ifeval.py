@@ -8,19 +8,17 @@ Source: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.run.seeding import derive_rng
 from onepolicy.tasks.base import TaskSet, conversation
+from onepolicy.tasks.hub import open_rows
 from onepolicy.tasks.instructions import PLAIN, Bound, InstructionVerifier, Reward, bind
 from onepolicy.tasks.instructions_constraint import Errata, check_errata
 from onepolicy.tasks.instructions_prompts import compose
-from onepolicy.tasks.rows import Policy, Row, convert_rows, read_rows, text_field
+from onepolicy.tasks.rows import Policy, Row, text_field
 from onepolicy.types import Score, Task
-
-HUB = "google/IFEval"
-"""The hub's data set, used when no path is given; it has one split."""
 
 TRIES = 8
 """Attempts to make a reply that follows all of a row's instructions."""
@@ -65,10 +63,7 @@ def load(
         }
         return Task(f"ifeval/{row.get('key', number)}", conversation(prompt, system), gold, verifier, meta)
 
-    if path:
-        rows = read_rows(path, task, policy=on_error)
-    else:
-        rows = convert_rows(HUB, _hub_rows(), task, policy=on_error)
+    rows = open_rows("ifeval", split, path, task, on_error)
     tasks = rows.kept[:n]
     counts = {
         "rows": len(rows.kept) + len(rows.dropped),
@@ -118,13 +113,3 @@ def _gold(verifier: InstructionVerifier, key: str) -> str:
         if all(strict for strict, _ in verifier.decisions(text)):
             return text
     return ""
-
-
-def _hub_rows() -> Iterator[Row]:
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise ConfigError(
-            "IFEval from the hub needs the extra `hub`: pip install 'onepolicy[hub]'. Or give path= a local JSONL file."
-        ) from error
-    yield from load_dataset(HUB, split="train")

@@ -8,7 +8,7 @@ data of your own: any rows with a problem and an answer, or a solution that ends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Any
 
 from onepolicy.errors import ConfigError, DataError, nearest
 from onepolicy.tasks.base import TaskSet, conversation
+from onepolicy.tasks.hub import open_rows
 from onepolicy.tasks.math import MATH_FORMATS, MathVerifier, read_gold
 from onepolicy.tasks.math_compare import Tolerance
 from onepolicy.tasks.math_text import BOXED, boxes
 from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, AnswerFormat, RewardWeights
-from onepolicy.tasks.rows import Policy, Row, convert_rows, read_rows
+from onepolicy.tasks.rows import Policy, Row
 from onepolicy.types import Task
 
 MODULES = ("onepolicy.tasks.math_warm",)
@@ -44,15 +45,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One data set: how a row is read, where the hub has it, and its rows that need naming.
+    """One data set: how a row is read, and its rows that need naming. folder: another name of its folder.
 
-    hub: (data set, configuration, split); None where there is none. left_out: row id -> why no answer can be right.
+    left_out: row id -> why no answer can be right.
     corrected: row id -> (gold as published, gold as meant).
     """
 
     name: str
     read: Callable[[Row], Problem]
-    hub: tuple[str, str, str] | None = None
     folder: str = ""
     left_out: Mapping[int, str] = field(default_factory=dict)
     corrected: Mapping[int, tuple[str, str]] = field(default_factory=dict)
@@ -105,10 +105,8 @@ def load(
         name = f"{benchmark.name}/{split}/{number}"
         return Task(name, conversation(problem.question, message), answer, verifier, meta)
 
-    if path:
-        rows = read_rows(find_rows(path, benchmark, split), task, policy=on_error)
-    else:
-        rows = convert_rows(f"{benchmark.name} {split}", _hub_rows(benchmark, split), task, policy=on_error)
+    place = find_rows(path, benchmark, split) if path else ""
+    rows = open_rows(benchmark.name, split, place, task, on_error)
     tasks = tuple(task for task in rows.kept if task is not None)[:n]
     broken = tuple(f"row {number}: {reason}" for number, reason in rows.dropped)
     return TaskSet(
@@ -143,21 +141,6 @@ def find_rows(path: str, benchmark: Benchmark, split: str) -> Path:
         if file.is_file():
             return file
     raise DataError(f"{place} has no {split}.jsonl of {benchmark.name}; looked for {', '.join(map(str, tried))}.")
-
-
-def _hub_rows(benchmark: Benchmark, split: str) -> Iterator[Row]:
-    if benchmark.hub is None:
-        raise ConfigError(f"{benchmark.name} is read from a file; give path= a JSONL file with a problem a line.")
-    if split != "test":
-        raise ConfigError(f"{benchmark.name} has held-out problems only; take split test, or give path= a file.")
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise ConfigError(
-            f"{benchmark.name} from the hub needs the extra `hub`: pip install 'onepolicy[hub]'. Or give path= a file."
-        ) from error
-    name, configuration, part = benchmark.hub
-    yield from load_dataset(name, configuration or None, split=part)
 
 
 def text_of(row: Row, *names: str) -> str:
@@ -232,15 +215,14 @@ def _olympiad(row: Row) -> Problem:
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
-        Benchmark("math500", _plain, ("HuggingFaceH4/MATH-500", "", "test")),
-        Benchmark("aime24", _plain, ("HuggingFaceH4/aime_2024", "", "train")),
-        Benchmark("aime25", _plain, ("math-ai/aime25", "", "test")),
-        Benchmark("amc23", _plain, ("math-ai/amc23", "", "test")),
-        Benchmark("minerva", _minerva, ("math-ai/minervamath", "", "test"), folder="minerva_math"),
+        Benchmark("math500", _plain),
+        Benchmark("aime24", _plain),
+        Benchmark("aime25", _plain),
+        Benchmark("amc23", _plain),
+        Benchmark("minerva", _minerva, folder="minerva_math"),
         Benchmark(
             "olympiadbench",
             _olympiad,
-            ("Hothan/OlympiadBench", "OE_TO_maths_en_COMP", "train"),
             left_out={1965: "its answer is a sentence with two quantified constants"},
             corrected={2045: ("$t(0,4]$", "$(0,4]$"), 2349: ("$221,$8$", "$221,8$")},
         ),
