@@ -11,6 +11,7 @@ import torch
 import onepolicy as op
 from onepolicy.acting.planning import PlanningPolicy
 from onepolicy.algos import pets
+from onepolicy.cli import main
 from onepolicy.data.replay import Replay
 from onepolicy.errors import ConfigError, ModelError
 from onepolicy.recipes import off_policy, side_by_side
@@ -171,6 +172,16 @@ def test_where_planning_begins():
     found = pets_of(replace(SMALL, plan=replace(SMALL.plan, keep=0.3, std=0.7, carry=False, particles=3), gamma=0.9))
     assert (found.plan.search.keep, found.plan.std, found.plan.carry, found.plan.particles) == (0.3, 0.7, False, 3)
     assert (found.plan.gamma, found.plan.horizon, found.plan.search.population) == (0.9, 3, 8)
+
+
+def test_the_command_plans_from_its_own_preset(tmp_path):
+    """`--plan.use` alone, with values before and after it; what is not given is the planning preset's."""
+    line = "train mbpo --steps 12 --learning-starts 6 --plan.use --plan.horizon 2 --plan.samples 4 --plan.elites 2"
+    main([*line.split(), "--eval-every", "0", "--eval-episodes", "1", "--out", str(tmp_path / "run")])
+    config = Run.open(tmp_path / "run").config
+    preset = PRESETS["mbpo/Pendulum-v1-plan"]
+    assert (config["plan"]["use"], config["plan"]["samples"], config["plan"]["rounds"]) == (True, 4, preset.plan.rounds)
+    assert (config["gamma"], config["env"], config["learning_starts"]) == (1.0, "Pendulum-v1", 6)
 
 
 @pytest.mark.parametrize(

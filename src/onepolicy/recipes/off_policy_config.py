@@ -270,10 +270,13 @@ PRESETS: dict[str, Config] = {
     # rl-baselines3-zoo hyperparams/sac.yml
     "sac/Pendulum-v1": replace(DEFAULTS["sac"], steps=20_000, lr=1e-3),
     # ours
-    "mbpo/Pendulum-v1": replace(DEFAULTS["mbpo"], steps=2000, mbpo=MbpoOptions(model_hidden=(64, 64))),
+    "mbpo/Pendulum-v1": replace(
+        DEFAULTS["mbpo"], steps=1000, gradient_steps=20, eval_every=100,
+        mbpo=MbpoOptions(model_hidden=(64, 64), final_length=10, lengthen_until=500),
+    ),
     "mbpo/Pendulum-v1-plan": replace(
         PLANNING, steps=1000, eval_every=200, mbpo=MbpoOptions(model_hidden=(64, 64)),
-        plan=PlanOptions(use=True, horizon=20, samples=100, elites=10, rounds=3),
+        plan=PlanOptions(use=True, horizon=20, samples=60, elites=6, rounds=2),
     ),
     "sac/MountainCarContinuous-v0": replace(
         DEFAULTS["sac"], env="MountainCarContinuous-v0", steps=50_000, capacity=50_000, batch_size=512, train_every=32,
