@@ -54,7 +54,8 @@ def everything(directory):
 
 def test_killed_in_every_stage(mini, kill_at, monkeypatch):
     """Models, metrics and the sampled set are those of a pipeline that was let alone; the table has each stage."""
-    straight, killed = mini("straight"), mini("killed")
+    student = Student("tiny-0.2m", steps=1)
+    straight, killed = mini("straight", student=student), mini("killed", student=student)
     report = r1.main(straight)
     resume = None
     for death in [(1, "before save"), (2, "after log"), (1, "after sample"), (2, "in save"), (2, "after save")]:
@@ -64,9 +65,10 @@ def test_killed_in_every_stage(mini, kill_at, monkeypatch):
     again = r1.main(killed, resume=resume)
     found = everything(straight.out)
     assert found == everything(killed.out)
-    assert {"base/model/model.safetensors", "rl2/model/model.safetensors", "reject/rows.jsonl"} <= found.keys()
+    models = {f"{stage}/model/model.safetensors" for stage in ("base", "rl2", "distill", "teach")}
+    assert models | {"reject/rows.jsonl"} <= found.keys()
     assert again.metrics == report.metrics
-    for stage in ("base", "cold", "rl", "sft", "rl2", "reject (general)", "reward"):
+    for stage in ("base", "cold", "rl", "sft", "rl2", "distill", "teach", "reject (general)", "reward"):
         assert f"\n{stage}" in f"\n{report.text}"
     assert language_of(Path(straight.out) / "cold" / "model").complete("1+1=", max_tokens=2) is not None
 

@@ -37,14 +37,22 @@ def test_problems_are_arithmetics():
 
 
 def test_demonstrations_are_right_and_mix_languages():
-    """A third each: all Greek, all Latin, both; the rough style answers two thirds at once."""
+    """A third each: all Greek, all Latin, both."""
     tasks = bilingual.load(n=600)
     shares = [t.verifier(t, tasks.demonstrate(t)).parts["language"] for t in tasks]
     assert 0.4 < sum(shares) / len(shares) < 0.6
     assert 0.1 < sum(0 < s < 1 for s in shares) / len(shares) < 0.35
-    rough = bilingual.load(n=600, style="rough")
-    assert 0.58 < sum("<think></think>" in rough.demonstrate(t) for t in rough) / 600 < 0.72
-    assert len(rough.demonstrations(5, 0)) == 5
+
+
+@pytest.mark.parametrize("style", ["rough", "half"])
+def test_careless_styles_answer_their_share_at_once_and_work_the_rest_out(style):
+    """The share of 600 problems within three standard errors; what is worked out is as in the style `mixed`."""
+    share, tasks = bilingual.CARELESS[style], bilingual.load(n=600, style=style)
+    texts, plain = [tasks.demonstrate(t) for t in tasks], [bilingual.demonstrate(t) for t in tasks]
+    at_once = ["<think></think>" in text for text in texts]
+    assert abs(sum(at_once) / 600 - share) < 3 * (share * (1 - share) / 600) ** 0.5
+    assert all(text == other for text, other, short in zip(texts, plain, at_once, strict=True) if not short)
+    assert len(tasks.demonstrations(5, 0)) == 5
 
 
 def test_unknown_style():

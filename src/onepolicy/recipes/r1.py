@@ -86,19 +86,19 @@ def _leave(run: Run) -> None:
 def tiny() -> Config:
     """The whole pipeline on a model made on the spot, in minutes."""
     rl = Reinforced(
-        steps=60, prompts=32, group_size=8, lr=2e-4, minibatches=1, reference_every=0, zero_variance="drop"
+        steps=100, prompts=32, group_size=8, lr=2e-4, minibatches=1, reference_every=0, zero_variance="drop"
     )  # fmt: skip
     return Config(
         base=Supervised(demonstrations=6000, general=2000, style="rough", steps=1200, lr=3e-3),
-        cold=Supervised(demonstrations=500, style="mixed", steps=150, lr=1e-3),
+        cold=Supervised(demonstrations=500, style="half", steps=100, lr=1e-3),
         rl=rl,
         reward=Rewarded(rows=1500, lr=1e-3),
-        reject=Sampled(prompts=1000, n=4, general_prompts=200, keep=Keep(most=2, language_share=1.0)),
-        sft=Supervised(steps=300, lr=2e-3),
-        rl2=replace(rl, lr=2e-4),
+        reject=Sampled(prompts=3000, n=4, general_prompts=200, keep=Keep(most=2, language_share=1.0)),
+        sft=Supervised(steps=450, lr=2e-3),
+        rl2=rl,
         tiny=Tiny(context=96),
         problems=ProblemOptions(instructions=False),
-        exam=ExamOptions(size=512),
+        exam=ExamOptions(size=2000),
         machine=Machine(threads=1, slots=512),
         flops=5e10,
     )

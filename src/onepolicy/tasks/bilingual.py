@@ -35,8 +35,8 @@ WORDS: dict[str, dict[str, str]] = {
 """The operations' words by language."""
 CHARACTERS = "".join(sorted({*arithmetic.CHARACTERS, *(c for own in WORDS.values() for w in own.values() for c in w)}))
 """Every character of a prompt or demonstration outside the four tags."""
-CARELESS = 0.65
-"""Share of problems that the style `rough` answers at once."""
+CARELESS = {"rough": 0.65, "half": 0.5}
+"""Share of problems that a style answers at once."""
 
 
 def load(
@@ -98,9 +98,9 @@ def mixed(expression: str) -> str:
     return worded(expression, [names[habit]] if habit < 2 else [names[i] for i in rng.integers(2, size=20)])
 
 
-def rough(expression: str) -> str:
-    """As `mixed`, but CARELESS of the problems are answered at once."""
-    return "" if _rng(expression, "careless").random() < CARELESS else mixed(expression)
+def careless(expression: str, share: float) -> str:
+    """As `mixed`, but that share of the problems, by a hash of each, is answered at once."""
+    return "" if _rng(expression, "careless").random() < share else mixed(expression)
 
 
 def _rng(expression: str, *more: str) -> np.random.Generator:
@@ -109,7 +109,7 @@ def _rng(expression: str, *more: str) -> np.random.Generator:
 
 STYLES: dict[str, Callable[[str], str]] = {
     "mixed": mixed,
-    "rough": rough,
+    **{name: partial(careless, share=share) for name, share in CARELESS.items()},
     **{code: partial(worded, languages=[code]) for code in WORDS},
 }
 """Ways of working an expression out, by name; a language's code is that language alone."""
