@@ -9,14 +9,16 @@ library's part, so untrusted answers belong into the pool of worker processes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 from onepolicy.tasks import math_library
-from onepolicy.tasks.math_answers import Reading, Scalar, Sequence, Union, read
+from onepolicy.tasks.math_answers import read
 from onepolicy.tasks.math_compare import EXACT, Tolerance, same
 from onepolicy.tasks.math_formula import Unread, free_symbols
+from onepolicy.tasks.math_readings import Reading, Scalar, Sequence, Union
+from onepolicy.tasks.math_spelling import conclusion
 from onepolicy.tasks.math_text import BOXED, OPEN, boxes, final_answer, normalise, too_hard
 from onepolicy.tasks.math_values import value
 from onepolicy.tasks.rewards import DEFAULT_WEIGHTS, FORMATS, AnswerFormat, RewardWeights, split_thinking
@@ -71,6 +73,7 @@ def judge(gold: str, answer: str, tolerance: Tolerance = EXACT) -> Verdict:
         return Verdict(False, "nothing", "the answer is empty", standard.text, text, False)
     if text == standard.text:
         return Verdict(True, "text", "the same text", standard.text, text)
+    text = conclusion(text)
     if standard.readings:
         try:
             readings = read(text)
@@ -89,6 +92,8 @@ def read_gold(gold: str) -> Gold:
     if reason := too_hard(answer):
         return Gold("", error=reason)
     found = _read_gold(normalise(answer))
+    if found.error and (led := conclusion(found.text)) != found.text:
+        found = replace(_read_gold(led), text=found.text)
     marked = any(sign in answer for sign in ("$", "\\[", "\\("))
     prose = final_answer(answer) if found.error and marked else None
     return _read_gold(normalise(prose)) if prose is not None and prose != answer else found

@@ -1,4 +1,4 @@
-r"""Answers as structures: lists, tuples, sets, intervals, unions, matrices, relations, words, numbers in a base.
+r"""Answers read as structures: lists, tuples, sets, intervals, unions, matrices, relations, words, numbers in a base.
 
 `read` gives every way an answer may be meant (`1,234` is a number or a list); what it cannot read is `Unread`.
 """
@@ -6,80 +6,27 @@ r"""Answers as structures: lists, tuples, sets, intervals, unions, matrices, rel
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from onepolicy.tasks.math_formula import (
-    INFINITY,
-    NEGATIVE_INFINITY,
-    Call,
-    Formula,
-    Number,
-    Unread,
-    free_symbols,
-)
+from onepolicy.tasks.math_formula import INFINITY, NEGATIVE_INFINITY, Call, Unread
 from onepolicy.tasks.math_grammar import parse
+from onepolicy.tasks.math_readings import (
+    Based,
+    Grid,
+    Reading,
+    Relation,
+    Scalar,
+    Sequence,
+    Union,
+    Word,
+    is_name,
+    punctured,
+)
 from onepolicy.tasks.math_text import split_top, too_hard
 from onepolicy.tasks.math_units import split_unit
 
 MAX_ITEMS = 64
 """Elements of a list at most, after every plus-minus sign became two."""
 
-
-@dataclass(frozen=True)
-class Scalar:
-    """A number or formula, with its unit ("" without one; "%" where a percent sign was written)."""
-
-    formula: Formula
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class Sequence:
-    r"""Several answers. brackets: "" (any order), "()" and "[]" (ordered), "{}" (a set), "[)" and "(]" (intervals)."""
-
-    brackets: str
-    items: tuple[Reading, ...]
-
-
-@dataclass(frozen=True)
-class Union:
-    """Intervals and finite sets together, any order."""
-
-    parts: tuple[Reading, ...]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A matrix, by rows."""
-
-    rows: tuple[tuple[Scalar, ...], ...]
-
-
-@dataclass(frozen=True)
-class Relation:
-    """A chain such as `-2 <= x < 7` or `y = 2x+3`; signs[i] stands between sides[i] and sides[i+1]."""
-
-    signs: tuple[str, ...]
-    sides: tuple[Reading, ...]
-
-
-@dataclass(frozen=True)
-class Word:
-    """A name or phrase, lower case, without blanks. choice: a single letter marked as a choice, `(C)` or \\text{C}."""
-
-    text: str
-    choice: bool = False
-
-
-@dataclass(frozen=True)
-class Based:
-    """Digits of a number written in a base; they are compared as written."""
-
-    digits: str
-    base: str
-
-
-Reading = Scalar | Sequence | Union | Grid | Relation | Word | Based
 
 _BASED = re.compile(r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*(\w+)\s*\}?\s*\}|(\d+))")
 _BASE_NAMES = "two three four five six seven eight nine ten eleven twelve"
@@ -92,7 +39,9 @@ _CHOICE_AND_MORE = re.compile(
 )
 _ONLY_TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}[.\s]*")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'’.\-]+(?:[\s,]+[A-Za-z'’.\-\d]+)*")
-_TIME = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s*[AaPp]\.?[Mm]\.?)?")
+_TIME = re.compile(r"0?(\d{1,2}):(\d\d)(?::(\d\d))?\s*(?:\\text\s*\{)?\s*(?:([AaPp])\.?\s*[Mm]\.?)?\s*\}?")
+_BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\})?\s*[|:](.+)")
+_WITHOUT = re.compile(r"\\mathbb\{R\}\s*(?:\\(?:setminus|backslash)|\\|-)\s*\\\{(.+)\\\}")
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|notin|to|equiv|subseteq|subset)(?![A-Za-z])|[<>=]")
 _MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}")
 _NOT_NAMES = ("pi", "inf", "oo", "infinity", "sqrt", "sin", "cos", "tan", "log", "ln", "exp")
@@ -116,6 +65,9 @@ def read(text: str, *, decimal_comma: bool = True) -> list[Reading]:
         raise Unread("nothing")
     found: list[Reading] = []
     reason = ""
+    time = _as_time(text)
+    if time is not None and (time.text[-1] == "m" or ":0" in time.text):
+        return [time]
     for way in (_as_choice, _as_grouped, _as_words, _as_based, _as_structure):
         try:
             reading = way(text)
@@ -152,10 +104,18 @@ def _as_grouped(text: str) -> Reading | None:
     return None
 
 
+def _as_time(text: str) -> Word | None:
+    """A time of day, `3:30`, `03:30 p.m.`; one with neither a suffix nor a leading zero may be a ratio as well."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    return Word(":".join(part for part in match.groups()[:3] if part) + (f"{match[4].lower()}m" if match[4] else ""))
+
+
 def _as_words(text: str) -> Reading | None:
     """A name or phrase, in \\text{} or bare."""
-    if _TIME.fullmatch(text):
-        return Word(text.replace(" ", "").replace(".", "").lower())
+    if (time := _as_time(text)) is not None:
+        return time
     only = _ONLY_TEXT.fullmatch(text)
     content = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
     if not only and not _WORDS.fullmatch(content):
@@ -166,6 +126,9 @@ def _as_words(text: str) -> Reading | None:
     squeezed = squeezed if squeezed.isupper() and len(squeezed) <= 3 else squeezed.lower()
     if squeezed in ("allrealnumbers", "allreals", "realnumbers"):
         return _REALS
+    if squeezed in ("nosolution", "nosolutions"):
+        return Sequence("{}", ())
+    squeezed = {"doesnotexist": "dne", "DNE": "dne"}.get(squeezed, squeezed)
     return Word(squeezed) if len(squeezed) > 1 else None
 
 
@@ -233,6 +196,13 @@ def _item(text: str) -> Reading:
         return Union(tuple(_item(part) for part in re.split(r"\\cup(?![A-Za-z])", text) if part.strip()))
     if re.fullmatch(r"\\mathbb\{R\}|\\mathbb R|R\^1", text):
         return _REALS
+    if without := _WITHOUT.fullmatch(text):
+        points = [Scalar(parse(part)) for part in split_top(without[1])]
+        return punctured(points)
+    ratio = split_top(text, ":")
+    if len(ratio) > 2 and all(ratio):
+        first, *others = (parse(part) for part in ratio)
+        return Sequence(":", tuple(Scalar(Call("div", (other, first))) for other in others))
     if text == "\\emptyset":
         return Sequence("{}", ())
     bracketed = _bracketed(text)
@@ -255,6 +225,11 @@ def _bracketed(text: str) -> Reading | None:
         return None
     inner = text[len(opening) : len(text) - len(closing)]
     brackets = _OPENINGS[opening] + _CLOSINGS[closing]
+    if brackets == "{}" and (builder := _BUILDER.fullmatch(inner)) and len(split_top(builder[2])) == 1:
+        condition = _item(builder[2].strip())
+        if not isinstance(condition, Relation) or condition.signs == ("=",):
+            raise Unread("a set builder that is not read")
+        return condition
     parts = split_top(inner)
     if brackets == "groupgroup" or (len(parts) == 1 and brackets != "{}"):
         return _as_structure(inner.strip()) if split_top(inner.strip()) else None
@@ -340,27 +315,3 @@ def _unwrapped(text: str) -> str:
     while text[:1] in "([" and text[-1:] in ")]" and len(text) > 1:
         text = text[1:-1].strip()
     return text
-
-
-def is_name(reading: Reading, *, sums: bool) -> bool:
-    """Whether a left side only names what is asked: a symbol, a ratio or product of symbols, a name, or their sum."""
-    if isinstance(reading, Word):
-        return True
-    if isinstance(reading, Sequence):
-        return all(is_name(item, sums=sums) for item in reading.items)
-    if not isinstance(reading, Scalar) or not free_symbols(reading.formula):
-        return False
-    return _only_symbols(reading.formula, sums)
-
-
-def _only_symbols(formula: Formula, sums: bool) -> bool:
-    if isinstance(formula, Number):
-        return False
-    if isinstance(formula, Call):
-        parts = formula.args
-        if formula.name == "add" and sums:
-            parts = tuple(part.args[0] if isinstance(part, Call) and part.name == "neg" else part for part in parts)
-        elif formula.name not in ("mul", "div", "abs"):
-            return False
-        return all(_only_symbols(part, sums) for part in parts)
-    return True

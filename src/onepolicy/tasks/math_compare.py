@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
-from onepolicy.tasks.math_answers import Based, Grid, Reading, Relation, Scalar, Sequence, Union, Word, is_name
 from onepolicy.tasks.math_formula import (
     INFINITY,
     NEGATIVE_INFINITY,
@@ -17,8 +17,21 @@ from onepolicy.tasks.math_formula import (
     Unread,
     free_symbols,
 )
+from onepolicy.tasks.math_grammar import parse
+from onepolicy.tasks.math_readings import (
+    Based,
+    Grid,
+    Reading,
+    Relation,
+    Scalar,
+    Sequence,
+    Union,
+    Word,
+    is_name,
+    punctured,
+)
 from onepolicy.tasks.math_units import compatible
-from onepolicy.tasks.math_values import equal, scale, value_at_first_point
+from onepolicy.tasks.math_values import equal, scale, value, value_at_first_point
 
 _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne", "\\equiv": "\\equiv"}
 
@@ -45,7 +58,7 @@ def same(gold: Reading, answer: Reading, tolerance: Tolerance = EXACT) -> bool:
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         return _relations(gold, answer, tolerance)
     if isinstance(gold, Word) and isinstance(answer, Word):
-        return gold.text == answer.text
+        return gold.text == answer.text or _same_time(gold.text, answer.text)
     if isinstance(gold, Word) or isinstance(answer, Word):
         return _letter(gold) is not None and _letter(gold) == _letter(answer)
     if isinstance(gold, Based) or isinstance(answer, Based):
@@ -64,6 +77,13 @@ def same(gold: Reading, answer: Reading, tolerance: Tolerance = EXACT) -> bool:
     return False
 
 
+def _same_time(gold: str, answer: str) -> bool:
+    """Whether two times of day agree where one does not say whether it is before noon."""
+    suffixes = {text[-2:] for text in (gold, answer)} & {"am", "pm"}
+    bare = [text.removesuffix("am").removesuffix("pm") for text in (gold, answer)]
+    return ":" in gold and bare[0] == bare[1] and len(suffixes) < 2
+
+
 def _letter(reading: Reading) -> str | None:
     """The single letter that a choice or a symbol is, lower case."""
     if isinstance(reading, Word):
@@ -79,10 +99,27 @@ def _scalars(gold: Scalar, answer: Scalar, tolerance: Tolerance) -> bool:
         if {gold.unit, answer.unit} - {"%", ""}:
             return False
         hundred = Number(Fraction(100))
+        if gold.unit != "%" and _below_one(one):
+            return _equal(one, Call("div", (two, hundred)), tolerance)
         parts = [Call("div", (one, hundred)), two] if gold.unit == "%" else [one, Call("div", (two, hundred))]
         if _equal(parts[0], parts[1], Tolerance(tolerance.relative, tolerance.absolute / 100)):
             return True
+    if gold.unit and not answer.unit and _equal(_with_unit(gold), two, tolerance):
+        return True
     return compatible(gold.unit, answer.unit) and _equal(one, two, tolerance)
+
+
+def _below_one(formula: Formula) -> bool:
+    """Whether a value is less than 1, so that its percentage cannot be meant by the same digits: 0.25 is not 0.25 %."""
+    return not free_symbols(formula) and abs(value(formula)) < 1
+
+
+def _with_unit(scalar: Scalar) -> Formula:
+    r"""A value times its unit as a formula, which `5\,m^2` is read as."""
+    try:
+        return Call("mul", (scalar.formula, parse(scalar.unit)))
+    except Unread:
+        return scalar.formula
 
 
 def _equal(gold: Formula, answer: Formula, tolerance: Tolerance) -> bool:
@@ -109,6 +146,13 @@ def _grids(gold: Reading, answer: Reading, tolerance: Tolerance) -> bool:
     assert isinstance(grid, Grid)
     if isinstance(other, Scalar):
         return len(grid.rows) == len(grid.rows[0]) == 1 and same(grid.rows[0][0], other, tolerance)
+    if (
+        isinstance(other, Sequence)
+        and other.items
+        and all(isinstance(row, Sequence) and row.brackets == other.brackets == "[]" for row in other.items)
+    ):
+        rows = tuple(Sequence("[]", row) for row in grid.rows)
+        return _in_order(rows, other.items, tolerance) if grid is gold else _in_order(other.items, rows, tolerance)
     if not isinstance(other, Sequence) or other.brackets != "()" or any(len(row) != 1 for row in grid.rows):
         return False
     column = Sequence("()", tuple(row[0] for row in grid.rows))
@@ -124,8 +168,23 @@ def _sequences(gold: Sequence, answer: Sequence, tolerance: Tolerance) -> bool:
     if kinds == {"", "{}"}:
         return _matched(_distinct(gold), _distinct(answer), tolerance)
     if len(kinds) == 1 or kinds in ({"", "()"}, {"", "[]"}):
-        return _in_order(gold.items, answer.items, tolerance)
+        return _in_order(_by_name(gold.items), _by_name(answer.items), tolerance)
     return False
+
+
+def _by_name(items: Items[Reading], names: Items[Reading] | None = None) -> Items[Reading]:
+    """Values that stand beside names, `y=2, x=3` or `(y,x)=(2,3)`, in the names' order where they have one: x before y.
+
+    An order is that of letters, or of one letter's indices, that follow one another; other names stay as they stand.
+    """
+    sides = names or [item.sides[0] for item in items if isinstance(item, Relation) and item.signs == ("=",)]
+    said = [side.formula.name for side in sides if isinstance(side, Scalar) and isinstance(side.formula, Symbol)]
+    if len(said) != len(items) or len(set(said)) != len(said):
+        return items
+    keys = [tuple(map(ord, name)) for name in sorted(said)]
+    if any(one[:-1] != two[:-1] or two[-1] - one[-1] != 1 for one, two in pairwise(keys)):
+        return items
+    return [items[said.index(name)] for name in sorted(said)]
 
 
 def _in_order(gold: Items[Reading], answer: Items[Reading], tolerance: Tolerance) -> bool:
@@ -176,7 +235,9 @@ def _relations(gold: Reading, answer: Reading, tolerance: Tolerance) -> bool:
     if set(relation.signs) == {"="}:
         if not is_name(relation.sides[0], sums=relation is answer) and not (relation is answer and _holds(relation)):
             return False
-        last = relation.sides[-1]
+        last, names = relation.sides[-1], relation.sides[0]
+        if isinstance(names, Sequence) and isinstance(last, Sequence) and len(names.items) == len(last.items):
+            last = Sequence(last.brackets, tuple(_by_name(last.items, names.items)))
         return same(last, other, tolerance) if relation is gold else same(other, last, tolerance)
     interval = _interval(relation)
     if interval is None:
@@ -284,12 +345,15 @@ def _is_variable(side: Reading) -> bool:
 def _interval(relation: Relation) -> Reading | None:
     """The set that a solved inequality (`x > 5`, `-2 <= x < 7`) describes, or None."""
     signs, sides = relation.signs, relation.sides
-    if len(signs) == 1 and signs[0] in ("<", ">", "\\le", "\\ge"):
+    if len(signs) == 1 and signs[0] in ("<", ">", "\\le", "\\ge", "\\ne"):
         if _is_variable(sides[1]) and not _is_variable(sides[0]):
             signs, sides = (_FLIPPED[signs[0]],), (sides[1], sides[0])
         if not _is_variable(sides[0]) or not _constant(sides[1]):
             return None
         closed = signs[0] in ("\\le", "\\ge")
+        if signs[0] == "\\ne":
+            assert isinstance(sides[1], Scalar)
+            return punctured([sides[1]])
         if signs[0] in ("<", "\\le"):
             return Sequence("(]" if closed else "()", (Scalar(NEGATIVE_INFINITY), sides[1]))
         return Sequence("[)" if closed else "()", (sides[1], Scalar(INFINITY)))

@@ -164,7 +164,7 @@ class _Parser:
                 factors.append(factor)
             return
         digits = self.peek()[:1].isdigit() or self.peek()[:1] == "."
-        if not digits or self.tokens[self.place - 1] in (")", "}", "]", "|") or self.peek(1) == "^":
+        if not digits or self.tokens[self.place - 1] in (")", "}", "]", "|", "!") or self.peek(1) == "^":
             factors.append(self.powered())
             return
         if not (whole and self.peek(1) == "/" and self.peek(2).isdigit()):

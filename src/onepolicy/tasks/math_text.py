@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from onepolicy.tasks.math_spelling import respell
 from onepolicy.tasks.rewards import MAX_ANSWER, AnswerFormat, split_thinking
 
 MAX_NESTING = 40
@@ -139,7 +140,7 @@ def normalise(text: str) -> str:
     for opening, closing in _DELIMITERS:
         if text.startswith(opening) and text.endswith(closing) and len(text) >= len(opening) + len(closing):
             text = text[len(opening) : len(text) - len(closing)].strip()
-    text = text.strip("*").strip().removesuffix("\\\\")
+    text = text.strip("*").strip().removesuffix("\\\\").removesuffix("\\").rstrip()
     text = _THOUSANDS.sub("", text if "matrix" in text or "array" in text else _DOUBLED.sub(r"\\", text))
     text = _MONEY.sub(r"\1\2\\text{ dollars}", text)
     text = text.replace(r"\$", " ").replace("$", " ")
@@ -147,7 +148,7 @@ def normalise(text: str) -> str:
         text = pattern.sub(replacement, text)
     text = _AND.sub(" , ", text) if "\\text" not in text else text
     text = _GROUPED_BY_SPACES.sub(lambda match: match[0].replace(" ", ""), text)
-    text = re.sub(r"\s+", " ", text).strip()
+    text = respell(re.sub(r"\s+", " ", text).strip())
     return text.rstrip(" .;") if not text.endswith("...") else text
 
 
