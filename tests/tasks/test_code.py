@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onepolicy.errors import ConfigError, RewardError
 from onepolicy.tasks import code
@@ -108,6 +112,23 @@ def test_blocks():
     answer = "<think></think><answer>```python\ndef f(x): return x * x\n```</answer>"
     assert inside.verifier(inside, answer.replace("```python", "\n```python")).parts["correct"] == 1.0
     assert inside.verifier(inside, TAGGED.write("", "def f(x): return x * x")).value == 1.1
+
+
+@given(st.lists(st.sampled_from(["```", "```py", "  ```  ", "x", "", "``", "a ```"]), max_size=12).map("\n".join))
+def test_the_last_block_is_what_a_pattern_finds(text):
+    """The pattern says it in one line, in time quadratic in the text."""
+    found = re.findall(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", text, re.DOTALL | re.MULTILINE)
+    assert last_block(text) == (found[-1] if found else None)
+    assert FENCED.matches(text) is (len(found) == 1 and text.count("```") == 2)
+
+
+def test_fences_that_never_close_cost_time_linear_in_the_text():
+    """The pattern takes ten seconds for these 80 kB."""
+    started = time.process_time()
+    assert last_block("```x\n" * 20_000) is None
+    assert not FENCED.matches("```x\n" * 20_000)
+    assert time.process_time() - started < 1.0
+    assert last_block("```py\r\nx = 1\r\n```\r\n") == "x = 1\r\n"
 
 
 def test_a_program_that_is_too_long_is_not_run():

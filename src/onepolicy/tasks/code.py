@@ -33,7 +33,7 @@ REMEMBERED = 20_000
 
 Results = tuple[Result, ...]
 
-_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
+_OPENS, _CLOSES = re.compile(r"[ \t]*```[^`]*"), re.compile(r"[ \t]*```[ \t\r]*")
 
 
 def last_block(text: str) -> str | None:
@@ -42,14 +42,28 @@ def last_block(text: str) -> str | None:
     >>> last_block("<think>```\\nno\\n```</think>First\\n```python\\nx = 1\\n```\\nthen\\n```py\\nx = 2\\n```")
     'x = 2\\n'
     """
-    found = _FENCE.findall(split_thinking(text)[1])
+    found = _blocks(split_thinking(text)[1])
     return found[-1] if found else None
+
+
+def _blocks(text: str) -> list[str]:
+    """The contents of the closed fenced blocks, in order, in time linear in the text."""
+    found: list[str] = []
+    lines = text.split("\n")
+    began: int | None = None
+    for place, line in enumerate(lines):
+        if began is not None and _CLOSES.fullmatch(line):
+            found.append("".join(f"{inside}\n" for inside in lines[began:place]))
+            began = None
+        elif began is None and _OPENS.fullmatch(line):
+            began = place + 1
+    return found
 
 
 def _keeps_fence(text: str) -> bool:
     """One fenced block outside the thinking, with words around it or without; a thinking that was begun is closed."""
     rest = split_thinking(text)[1]
-    return len(_FENCE.findall(rest)) == 1 and rest.count("```") == 2
+    return rest.count("```") == 2 and len(_blocks(rest)) == 1
 
 
 def _write_fenced(thinking: str, answer: str) -> str:
