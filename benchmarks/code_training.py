@@ -3,7 +3,8 @@
 python benchmarks/code_training.py [--seeds 0 1 2] [--steps N] [--folder DIR] [--out FILE]
 
 For each seed: the held-out pass rate before and after, the pass rate of the first and last five rollouts, sandbox runs
-and what share of completions needed none, and whether a process or a control group is left when all is over.
+and what share of completions needed none, processor time with all that ran in sandboxes (where a control group can
+count it), and whether a process or a control group is left when all is over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -40,8 +43,10 @@ def train(seed: int, steps: int, folder: str, out: str) -> None:
     Judge.score = counted  # type: ignore[method-assign]
     config = grpo.PRESETS["code"]
     config = replace(config, seed=seed, out=folder, steps=steps or config.steps)
+    count = counted_group()
     began, used = time.perf_counter(), time.process_time()
     grpo.main(config)
+    whole = count()
     took, used = time.perf_counter() - began, time.process_time() - used
     lines = [line for line in read_lines(Path(folder) / "metrics.jsonl") if line["step"]]
     exams = [line for line in read_lines(Path(folder) / "metrics.jsonl") if "eval/accuracy" in line]
@@ -53,6 +58,7 @@ def train(seed: int, steps: int, folder: str, out: str) -> None:
             "pid": os.getpid(),
             "seconds": took,
             "cpu_seconds_without_sandbox": used,
+            "cpu_seconds": whole,
             "exams": [[line[f"eval/accuracy{end}"] for end in ("", "_low", "_high")] for line in exams],
             "passed": [line["rollout/correct"] for line in lines if "rollout/correct" in line],
             "invalid": sum(line.get("rollout/score_invalid", 0.0) for line in lines),
@@ -63,8 +69,29 @@ def train(seed: int, steps: int, folder: str, out: str) -> None:
     )
 
 
+def counted_group() -> Callable[[], float | None]:
+    """The processor seconds from now on of this process and all that it starts; None where no group can count them."""
+    for root, file, unit in (("/sys/fs/cgroup/cpuacct", "cpuacct.usage", 1e-9), ("/sys/fs/cgroup", "cpu.stat", 1e-6)):
+        group = Path(root) / f"onepolicy-benchmark-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+        except OSError:
+            continue
+        return partial(seconds_of, group / file, unit)
+    return lambda: None
+
+
+def seconds_of(file: Path, unit: float) -> float:
+    """What a control group has used, from version 1's `N` or version 2's `usage_usec N ...`."""
+    words = file.read_text().split()
+    return unit * int(words[0] if len(words) == 1 else words[1])
+
+
 def groups_of(pid: int) -> int:
-    """Control groups that a process which is gone has left."""
+    """Control groups of sandboxes that a process which is gone has left; the one that counted its time goes."""
+    for counted in Path("/sys/fs/cgroup").rglob(f"onepolicy-benchmark-{pid}"):
+        counted.rmdir()
     return sum(1 for _ in Path("/sys/fs/cgroup").rglob(f"onepolicy-sandbox-{pid}-*"))
 
 
@@ -83,6 +110,8 @@ def row(seed: int, found: Record) -> list[str]:
         f"{100 - 100 * sum(one[1] for one in late) / sum(one[0] for one in late):.0f}",
         f"{runs / seconds:.1f}",
         f"{found['seconds']:.0f}",
+        "" if found["cpu_seconds"] is None else f"{found['cpu_seconds']:.0f}",
+        f"{found['cpu_seconds_without_sandbox']:.0f}",
         f"{found['left']}, {found['children']}, {found['groups']}",
     ]
 
@@ -97,6 +126,8 @@ HEADS = (
     "not run, last 10, %",
     "runs/s",
     "s",
+    "processor s",
+    "without sandboxes",
     "left: in groups, children, groups",
 )
 

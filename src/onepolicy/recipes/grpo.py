@@ -307,21 +307,21 @@ PRESETS: dict[str, Config] = {
         exam=ExamOptions(size=400, k=4),
         machine=Machine(threads=1, slots=512),
     ),
-    # one-line programs of two steps, each completion run in the sandbox on four inputs
+    # one-line programs of two steps, each different one run in the sandbox
     "code": Config(
         tasks="code",
         task_options="notation=signs",
         level=2,
-        steps=200,
-        prompts=16,
+        steps=40,
+        prompts=32,
         max_tokens=40,
-        lr=5e-4,
+        lr=3e-4,
         eval_every=0,
         tiny=Tiny(context=64),
-        warm=WarmStart(steps=900, demonstrations=1500, batch_size=32, lr=3e-3),
+        warm=WarmStart(steps=1200, demonstrations=1500, batch_size=32, lr=3e-3),
         problems=ProblemOptions(style="mixed"),
         update=Update(zero_variance="drop", schedule="linear"),
-        exam=ExamOptions(size=200),
+        exam=ExamOptions(size=400),
         machine=Machine(threads=1, slots=512),
     ),
 }
