@@ -15,10 +15,11 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from common import RESULTS, machine, table, write_json
+from letters_models import margin
 from onepolicy.evaluation.stats import paired_difference
 from onepolicy.recipes import r1
 from onepolicy.recipes.loop import open_run
@@ -28,8 +29,6 @@ from onepolicy.recipes.r1_report import examine
 STAGES = ("base", "cold", "rl", "sft", "rl2")
 STEPS = (("rl", "cold"), ("sft", "rl"), ("rl2", "rl"), ("rl2", "cold"), ("rl2", "sft"))
 """Which stage is compared with which."""
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Student's t, two-sided 95 %, by the number of seeds."""
 
 
 def main() -> None:
@@ -96,7 +95,7 @@ def differences(runs: list[dict[str, Any]]) -> dict[str, Any]:
     for later, earlier in STEPS:
         each = [paired_difference(run["right"][later], run["right"][earlier]) for run in runs]
         values = [one.value for one in each]
-        half = T_95[len(values)] * stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+        half = margin(values) if len(values) > 1 else float("nan")
         found[f"{later} - {earlier}"] = {
             "seeds": [[one.value, one.low, one.high] for one in each],
             "mean": mean(values),

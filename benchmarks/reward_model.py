@@ -6,8 +6,8 @@
 gsm8k: a tiny model is pretrained on the training problems and their solutions, and becomes a reward model from rankings
 of model solutions (right before wrong), by the K-wise loss and by single pairs. A step has as many texts either way, 4
 of a ranking or 2 of a pair, and the steps are as many: equal texts through the model.
-letters: preset `letters` from a model after SFT; its held-out accuracy beside what the true reward reaches on the same
-labels. Three seeds each; an interval of a mean is over seeds (t), one of a model over held-out rankings (bootstrap).
+letters: preset `letters`, a model made on the spot; its held-out accuracy beside what the true reward reaches on the
+same labels. Three seeds each; an interval of a mean is over seeds (t), one of a model over held-out rankings.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import argparse
 import json
 import subprocess
 import sys
-from itertools import permutations
+from itertools import combinations, permutations
+from math import exp
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from common import RESULTS, machine, table, write_json
+from onepolicy.recipes.scoring import trained_reward_model
+from onepolicy.tasks import letters as true_letters
 
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t, two-sided 95 %, by the number of seeds."""
@@ -34,6 +37,7 @@ def main() -> None:
     parser.add_argument("--data", default="", help="GSM8K's train.jsonl")
     parser.add_argument("--solutions", default="", help="example_model_solutions.jsonl")
     parser.add_argument("--work", default="runs/benchmark-reward-model", help="where the runs go; finished ones stay")
+    parser.add_argument("--forms", nargs="+", default=["k-wise", "pairwise"], help="letters: which losses")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=0, help="gsm8k: optimizer steps; 0 is one pass over the rankings")
     parser.add_argument("--epochs", type=float, default=1.0, help="gsm8k: passes over the pretraining text")
@@ -98,23 +102,60 @@ def compared(good: float, bad: float) -> float:
 
 
 def letters(given: argparse.Namespace) -> dict[str, Any]:
-    """SFT once, then the preset for every seed."""
+    """The preset on 40,000 rankings of 8, once each, for every seed and form; data of its own for every seed.
+
+    A step has 128 texts either way. What the true reward reaches on the same held-out labels stands beside.
+    """
     work = Path(given.work)
-    data = work / "letters"
-    make("data", "make", "letters", "--out", data)
-    fields = ["--tasks", "letters", "--data", data / "demonstrations.jsonl", "--steps", 300, "--lr", 3e-3]
-    fields += ["--tiny.context", 32, "--max-tokens", 14, "--machine.threads", 1]
-    train(work / "letters-sft", "sft", *fields)
-    truth = json.loads((data / "manifest.json").read_text())
-    found = []
+    found: dict[str, list[dict[str, Any]]] = {form: [] for form in given.forms}
     for seed in range(given.seeds):
-        out = work / f"letters-{seed}"
-        files = ["--data", data / "rankings.jsonl", "--eval-data", data / "rankings_test.jsonl"]
-        train(out, "reward-model", "--preset", "letters", "--model", work / "letters-sft", "--seed", seed, *files)
-        found.append(measured(out))
-    print(table(["", "texts", "pair accuracy", "95 %", "each seed", "pair loss"], [["letters", *summary(found)]]))
-    print(f"the true reward on these labels: {truth['best_accuracy_on_these_labels']:.4f}")
-    return {"runs": found, "truth": truth}
+        data = work / f"letters-data-{seed}"
+        if not (data / "manifest.json").is_file():
+            make("data", "make", "letters", "--rankings", 40_000, "--k", 8, "--seed", seed, "--out", data)
+        truth = json.loads((data / "manifest.json").read_text())
+        for form in given.forms:
+            out, batch = work / f"letters-{form}-{seed}", {"k-wise": 16, "pairwise": 64}[form]
+            files = ["--data", data / "rankings.jsonl", "--eval-data", data / "rankings_test.jsonl"]
+            fields = ["--form", form, "--batch-size", batch, "--seed", seed, "--eval-every", 500, "--save-every", 500]
+            train(out, "reward-model", "--preset", "letters", *fields, *files)
+            found[form].append(compared_with_truth(out, data / "rankings_test.jsonl", truth))
+    rows = []
+    for form, runs in found.items():
+        share = [run["of_the_best"] for run in runs]
+        rows.append([form, *summary(runs), ", ".join(f"{x:.4f}" for x in share), f"{mean(share):.4f}"])
+    head = ["form", "texts", "pair accuracy", "95 %", "each seed", "pair loss", "of the best, each seed", "mean"]
+    print(table(head, rows))
+    return {"runs": found}
+
+
+def compared_with_truth(out: Path, test: Path, truth: dict[str, Any]) -> dict[str, Any]:
+    """A run beside the truth: its accuracy over that of the true reward on the same labels, and without their noise.
+
+    expected_accuracy: its accuracy if every held-out pair were labelled anew, again and again; order: how many pairs
+    whose true rewards differ it puts in their order.
+    """
+    rows = lines_of(test)
+    scorer = trained_reward_model(str(out))
+    expected, order = [], []
+    for row in rows:
+        score = scorer.score(row["prompt"], row["answers"])
+        value = [true_letters.reward(row["prompt"], answer) for answer in row["answers"]]
+        for i, j in combinations(range(len(value)), 2):
+            sign = 1.0 if score[i] > score[j] else -1.0
+            expected.append(1.0 / (1.0 + exp(-sign * (value[i] - value[j]))))
+            if value[i] != value[j]:
+                order.append(float(sign * (value[i] - value[j]) > 0))
+    run = measured(out)
+    best = true_letters.true_accuracy(rows)
+    return {
+        **run,
+        "best": best,
+        "of_the_best": run["eval/pair_accuracy"] / best,
+        "expected_accuracy": mean(expected),
+        "best_expected": true_letters.best_accuracy(rows),
+        "order": mean(order),
+        "truth": truth,
+    }
 
 
 def make(*words: object) -> None:
@@ -139,10 +180,16 @@ def measured(out: Path) -> dict[str, Any]:
     """The run's last line, the accuracies on the way, and the texts that went through the model."""
     found, config = lines(out), json.loads((out / "config.json").read_text())
     config = config.get("config", config)
-    texts = len(found) * config["batch_size"] * (4 if config["form"] == "k-wise" else 2)
+    texts = len(found) * config["batch_size"] * (answers_of(config["data"]) if config["form"] == "k-wise" else 2)
     kept = {name: value for name, value in found[-1].items() if name.startswith("eval/")}
     curve = [[line["step"], line["eval/pair_accuracy"]] for line in found if "eval/pair_accuracy" in line]
     return {**kept, "texts": texts, "curve": curve}
+
+
+def answers_of(path: str) -> int:
+    """Answers of a file's first ranking."""
+    with Path(path).open(encoding="utf-8") as file:
+        return len(json.loads(file.readline())["answers"])
 
 
 def lines(out: Path) -> list[dict[str, Any]]:

@@ -269,9 +269,9 @@ def _characters(config: Config, rows: Mapping[str, Any]) -> str:
 
 
 PRESETS: dict[str, Config] = {
-    # a model made on the spot, on preferences of the task `letters` (onepolicy data make letters)
+    # a model made on the spot, on preferences of a known reward (onepolicy data make letters --rankings 40000 --k 8)
     "letters": Config(
-        batch_size=32, steps=1500, lr=1e-3, warmup_steps=20, tiny=Tiny(context=64), machine=Machine(threads=1)
+        batch_size=16, steps=2500, lr=2e-3, warmup_steps=100, tiny=Tiny(context=64), machine=Machine(threads=1)
     ),
     # Ouyang et al. 2022, appendix C.2: one pass, 64 prompts a batch, K of 4 to 9, a cosine down to a tenth
     "instructgpt": Config(batch_size=64, lr=9e-6, form="k-wise"),
