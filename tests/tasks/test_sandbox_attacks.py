@@ -175,10 +175,19 @@ def test_nothing_reached_this_side_and_nothing_is_left(battle):
     assert battle["touched"] == []
     slots = list(battle["box"].backend._free.queue)
     owners = {slot.uid for slot in slots if slot.uid is not None}
-    left = [pid for pid in os.listdir("/proc") if pid.isdigit() and owner(pid) in owners]
-    assert left == []
+    assert remaining(owners) == []
     assert all(not slot.group.members() for slot in slots if slot.group)
     assert not list(Path("/tmp").glob("fill*")) + list(Path("/dev/shm").glob("fill*"))
+
+
+def remaining(owners, seconds=3.0):
+    """(process, state, command) of the slots' users, once those that are on their way out are gone."""
+    until = time.monotonic() + seconds
+    while True:
+        left = [pid for pid in os.listdir("/proc") if pid.isdigit() and owner(pid) in owners]
+        if not left or time.monotonic() > until:
+            return [(pid, Path(f"/proc/{pid}/stat").read_text()[:60]) for pid in left]
+        time.sleep(0.05)
 
 
 def owner(pid):
