@@ -9,6 +9,7 @@ library's part, so untrusted answers belong into the pool of worker processes.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -26,6 +27,9 @@ from onepolicy.types import Score, Task
 
 MATH_FORMATS = {form.name: form for form in (BOXED, OPEN)} | FORMATS
 """Answer formats by name: boxed, open, tag, hash, last."""
+
+_DOTS = re.compile(r"\\[lcv]?dots(?![A-Za-z])|\.\.\.|…")
+"""What the library reads over."""
 
 By = Literal["text", "grammar", "math-verify", "nothing"]
 
@@ -148,6 +152,8 @@ def _by_grammar(gold: Gold, readings: list[Reading], text: str, tolerance: Toler
 
 
 def _by_library(gold: Gold, text: str, reason: str) -> Verdict:
+    if (_DOTS.search(gold.text) is None) is not (_DOTS.search(text) is None):
+        return Verdict(False, "nothing", "only one of the two goes on (dots)", gold.text, text, False)
     try:
         standard = gold.library if gold.library is not None else math_library.read(gold.text)
         answer = math_library.read(text)

@@ -10,6 +10,7 @@ import re
 from onepolicy.tasks.math_formula import INFINITY, NEGATIVE_INFINITY, Call, Unread
 from onepolicy.tasks.math_grammar import parse
 from onepolicy.tasks.math_readings import (
+    FLIPPED,
     Based,
     Grid,
     Reading,
@@ -42,7 +43,7 @@ _WORDS = re.compile(r"[A-Za-z][A-Za-z'’.\-]+(?:[\s,]+[A-Za-z'’.\-\d]+)*")
 _TIME = re.compile(r"0?(\d{1,2}):(\d\d)(?::(\d\d))?\s*(?:\\text\s*\{)?\s*(?:([AaPp])\.?\s*[Mm]\.?)?\s*\}?")
 _BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\})?\s*[|:](.+)")
 _WITHOUT = re.compile(r"\\mathbb\{R\}\s*(?:\\(?:setminus|backslash)|\\|-)\s*\\\{(.+)\\\}")
-_RELATION = re.compile(r"\\(?:le|ge|ne|in|notin|to|equiv|subseteq|subset)(?![A-Za-z])|[<>=]")
+_RELATION = re.compile(r"\\(?:le|ge|ne|in|notin|to|equiv|subseteq|subset|parallel|perp|sim|cong)(?![A-Za-z])|[<>=]")
 _MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}")
 _NOT_NAMES = ("pi", "inf", "oo", "infinity", "sqrt", "sin", "cos", "tan", "log", "ln", "exp")
 _OPENINGS, _CLOSINGS = {"(": "(", "[": "[", "]": "(", "\\{": "{", "\\langle": "(", "{": "group"}, {
@@ -282,7 +283,7 @@ def _relation(text: str) -> Reading:
         return _item(sides[1])
     if not sides[0] and set(signs) == {"="}:
         return _item(sides[-1])
-    if any(sign not in ("<", ">", "=", "\\le", "\\ge", "\\ne", "\\equiv") for sign in signs) or not all(sides):
+    if not set(signs) <= set(FLIPPED) or not all(sides):
         raise Unread("a relation that is not read")
     return Relation(signs, (_name_or_item(sides[0]), *(_item(side) for side in sides[1:])))
 

@@ -19,6 +19,7 @@ from onepolicy.tasks.math_formula import (
 )
 from onepolicy.tasks.math_grammar import parse
 from onepolicy.tasks.math_readings import (
+    FLIPPED,
     Based,
     Grid,
     Reading,
@@ -32,8 +33,6 @@ from onepolicy.tasks.math_readings import (
 )
 from onepolicy.tasks.math_units import compatible
 from onepolicy.tasks.math_values import equal, scale, value, value_at_first_point
-
-_FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne", "\\equiv": "\\equiv"}
 
 
 @dataclass(frozen=True)
@@ -262,7 +261,7 @@ def _both_relations(gold: Relation, answer: Relation, tolerance: Tolerance) -> b
         return False
     if gold.signs == answer.signs and _in_order(gold.sides, answer.sides, tolerance):
         return True
-    flipped = tuple(_FLIPPED[sign] for sign in reversed(answer.signs))
+    flipped = tuple(FLIPPED[sign] for sign in reversed(answer.signs))
     if gold.signs == flipped and _in_order(gold.sides, tuple(reversed(answer.sides)), tolerance):
         return True
     return len(gold.signs) == 1 and _proportional(gold, answer)
@@ -316,7 +315,7 @@ def _proportional(gold: Relation, answer: Relation) -> bool:
         return False
     sign = answer.signs[0]
     for factor in _ratios(differences[0], differences[1]):
-        if gold.signs[0] == (sign if factor > 0 else _FLIPPED[sign]):
+        if gold.signs[0] == (sign if factor > 0 else FLIPPED[sign]):
             scaled = Call("mul", (Number(factor), differences[1]))
             if equal(differences[0], scaled):
                 return True
@@ -347,7 +346,7 @@ def _interval(relation: Relation) -> Reading | None:
     signs, sides = relation.signs, relation.sides
     if len(signs) == 1 and signs[0] in ("<", ">", "\\le", "\\ge", "\\ne"):
         if _is_variable(sides[1]) and not _is_variable(sides[0]):
-            signs, sides = (_FLIPPED[signs[0]],), (sides[1], sides[0])
+            signs, sides = (FLIPPED[signs[0]],), (sides[1], sides[0])
         if not _is_variable(sides[0]) or not _constant(sides[1]):
             return None
         closed = signs[0] in ("\\le", "\\ge")
@@ -360,7 +359,7 @@ def _interval(relation: Relation) -> Reading | None:
     if len(signs) != 2 or not _is_variable(sides[1]) or not (_constant(sides[0]) and _constant(sides[2])):
         return None
     if set(signs) <= {">", "\\ge"}:
-        signs, sides = (_FLIPPED[signs[1]], _FLIPPED[signs[0]]), (sides[2], sides[1], sides[0])
+        signs, sides = (FLIPPED[signs[1]], FLIPPED[signs[0]]), (sides[2], sides[1], sides[0])
     if not set(signs) <= {"<", "\\le"}:
         return None
     brackets = ("[" if signs[0] == "\\le" else "(") + ("]" if signs[1] == "\\le" else ")")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
-from onepolicy.tasks.math_formula import INFINITY, NEGATIVE_INFINITY, Call, Formula, Number, free_symbols
+from onepolicy.tasks.math_formula import INFINITY, NEGATIVE_INFINITY, Call, Formula, Number, Symbol, free_symbols
 from onepolicy.tasks.math_values import value
+
+FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
+FLIPPED |= {sign: sign for sign in ("=", "\\ne", "\\equiv", "\\parallel", "\\perp", "\\sim", "\\cong")}
+"""The signs of relations that are read, with what they become when the sides change places."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ def _only_symbols(formula: Formula, sums: bool) -> bool:
         parts = formula.args
         if formula.name == "add" and sums:
             parts = tuple(part.args[0] if isinstance(part, Call) and part.name == "neg" else part for part in parts)
+        elif formula.name == "pow" and isinstance(formula.args[0], Symbol) and formula.args[0].name in ("f", "g", "h"):
+            return formula.args[1] == Number(Fraction(-1), "-1")
         elif formula.name not in ("mul", "div", "abs"):
             return False
         return all(_only_symbols(part, sums) for part in parts)

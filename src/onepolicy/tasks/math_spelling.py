@@ -19,6 +19,13 @@ _RULES = [
     (re.compile(r"_\s*\{\s*\\text\s*\{\s*base\s*(\d*)\s*\}\s*(\d*)\s*\}"), r"_{\1\2}"),
     # USD 5
     (re.compile(r"^(?:\\text\s*\{\s*USD\s*\}|USD)\s*(-?[\d.,]+)$"), r"\1\\text{ dollars}"),
+    # (k \in \mathbb{Z}) behind a family of solutions
+    (
+        re.compile(
+            r"(?<=[\w})])(?:\s*[,;(]+\s*|\s+)(?:\\text\s*\{\s*(?:for|where|with)\s*\})?\s*[a-z]\s*\\in\s*\\mathbb\{Z\}\s*\)?$"
+        ),
+        "",
+    ),
     # 6 cis 90°, cis(\pi/3)
     (
         re.compile(
