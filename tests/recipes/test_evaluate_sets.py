@@ -138,3 +138,36 @@ def test_each_set_is_read_in_its_own_way(files, model_directory):
     assert [form(read) for read in ("", "last", "gsm8k=hash", "tag,gsm8k=last")] == ["tag", "last", "hash", "last"]
     with pytest.raises(ConfigError, match=r"read names 'gsm8'.*Did you mean 'gsm8k'"):
         form("gsm8=last")
+
+
+def test_a_report_on_instructions_has_the_four_accuracies(tmp_path, model_directory):
+    """The replies of a random model are short and without commas: one prompt of two is followed, two of three rules."""
+    rows = [
+        {"key": 1, "prompt": "Hi.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+        {
+            "key": 2,
+            "prompt": "Ho.",
+            "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
+            "kwargs": [{}, {"num_words": 50, "relation": "at least"}],
+        },
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = evaluate.Config(
+        model=str(model_directory("llama")),
+        tasks="ifeval",
+        eval_data=str(tmp_path / "rows.jsonl"),
+        max_tokens=4,
+        out=str(tmp_path / "out"),
+    )
+    metrics = evaluate.main(config).metrics
+    kept = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines() if '"parts"' in line]
+    followed = [one["parts"]["followed_strict"] for one in kept]
+    assert metrics["ifeval/instruction_strict"] == pytest.approx(sum(followed) / 3)
+    assert metrics["ifeval/prompt_strict"] == metrics["ifeval/accuracy"] == (followed[0] == 1) / 2
+    page = (tmp_path / "out/report.md").read_text()
+    head, row = (page.splitlines()[i] for i in (4, 6))
+    assert "| prompt loose | instruction strict | instruction loose |" in head
+    assert head.count("|") == row.count("|")
+    assert "prompt level, strict" in page
+    saved = json.loads((tmp_path / "out/report.json").read_text())
+    assert set(saved["intervals"]["ifeval"]) >= {"prompt_strict", "prompt_loose", "instruction_strict"}
