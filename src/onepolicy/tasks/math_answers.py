@@ -6,8 +6,9 @@ r"""Answers read as structures: lists, tuples, sets, intervals, unions, matrices
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
-from onepolicy.tasks.math_formula import INFINITY, NEGATIVE_INFINITY, Call, Unread
+from onepolicy.tasks.math_formula import INFINITY, NEGATIVE_INFINITY, Call, Number, Unread
 from onepolicy.tasks.math_grammar import parse
 from onepolicy.tasks.math_readings import (
     FLIPPED,
@@ -42,6 +43,7 @@ _ONLY_TEXT = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}[.\s]*")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'’.\-]+(?:[\s,]+[A-Za-z'’.\-\d]+)*")
 _TIME = re.compile(r"0?(\d{1,2}):(\d\d)(?::(\d\d))?\s*(?:\\text\s*\{)?\s*(?:([AaPp])\.?\s*[Mm]\.?)?\s*\}?")
 _BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\})?\s*[|:](.+)")
+_POSITIVE = re.compile(r"\\mathbb\{R\}\s*(?:[\^_]\s*\{?\s*(?:\+|>\s*0|(\\ge)\s*0)\s*\}?)")
 _WITHOUT = re.compile(r"\\mathbb\{R\}\s*(?:\\(?:setminus|backslash)|\\|-)\s*\\\{(.+)\\\}")
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|notin|to|equiv|subseteq|subset|parallel|perp|sim|cong)(?![A-Za-z])|[<>=]")
 _MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}")
@@ -123,7 +125,8 @@ def _as_words(text: str) -> Reading | None:
         return None
     if content in _NOT_NAMES or not any(letter.isalpha() for letter in content):
         return None
-    squeezed = re.sub(r"[\s.,;:'’()]+", "", content)
+    parts = [re.sub(r"[\s.:'’()]+", "", part) for part in re.split(r"[,;]|\band\b", content)]
+    squeezed = "".join(sorted(filter(None, parts)))
     squeezed = squeezed if squeezed.isupper() and len(squeezed) <= 3 else squeezed.lower()
     if squeezed in ("allrealnumbers", "allreals", "realnumbers"):
         return _REALS
@@ -197,6 +200,8 @@ def _item(text: str) -> Reading:
         return Union(tuple(_item(part) for part in re.split(r"\\cup(?![A-Za-z])", text) if part.strip()))
     if re.fullmatch(r"\\mathbb\{R\}|\\mathbb R|R\^1", text):
         return _REALS
+    if positive := _POSITIVE.fullmatch(text):
+        return Sequence("[)" if positive[1] else "()", (Scalar(Number(Fraction(0), "0")), Scalar(INFINITY)))
     if without := _WITHOUT.fullmatch(text):
         points = [Scalar(parse(part)) for part in split_top(without[1])]
         return punctured(points)

@@ -8,8 +8,6 @@ from fractions import Fraction
 from itertools import pairwise
 
 from onepolicy.tasks.math_formula import (
-    INFINITY,
-    NEGATIVE_INFINITY,
     Call,
     Formula,
     Number,
@@ -29,10 +27,10 @@ from onepolicy.tasks.math_readings import (
     Union,
     Word,
     is_name,
-    punctured,
 )
+from onepolicy.tasks.math_solved import interval, variable
 from onepolicy.tasks.math_units import compatible
-from onepolicy.tasks.math_values import equal, scale, value, value_at_first_point
+from onepolicy.tasks.math_values import equal, value, value_at_first_point
 
 
 @dataclass(frozen=True)
@@ -222,8 +220,8 @@ def _pieces(reading: Reading) -> list[Reading]:
         return [piece for part in reading.parts for piece in _pieces(part)]
     if isinstance(reading, Sequence) and reading.brackets in ("", "{}"):
         return [piece for item in reading.items for piece in _pieces(item)]
-    interval = _interval(reading) if isinstance(reading, Relation) else None
-    return [interval or reading]
+    found = interval(reading) if isinstance(reading, Relation) else None
+    return [reading] if found is None else _pieces(found) if isinstance(found, Union) else [found]
 
 
 def _relations(gold: Reading, answer: Reading, tolerance: Tolerance) -> bool:
@@ -238,10 +236,10 @@ def _relations(gold: Reading, answer: Reading, tolerance: Tolerance) -> bool:
         if isinstance(names, Sequence) and isinstance(last, Sequence) and len(names.items) == len(last.items):
             last = Sequence(last.brackets, tuple(_by_name(last.items, names.items)))
         return same(last, other, tolerance) if relation is gold else same(other, last, tolerance)
-    interval = _interval(relation)
-    if interval is None:
+    found = interval(relation)
+    if found is None:
         return False
-    return same(interval, other, tolerance) if relation is gold else same(other, interval, tolerance)
+    return same(found, other, tolerance) if relation is gold else same(other, found, tolerance)
 
 
 def _holds(relation: Relation) -> bool:
@@ -254,9 +252,9 @@ def _holds(relation: Relation) -> bool:
 def _both_relations(gold: Relation, answer: Relation, tolerance: Tolerance) -> bool:
     if set(gold.signs) == set(answer.signs) == {"="}:
         return _equations(gold, answer, tolerance)
-    one, two = _interval(gold), _interval(answer)
+    one, two = interval(gold), interval(answer)
     if one is not None and two is not None:
-        return _variable(gold) == _variable(answer) and same(one, two, tolerance)
+        return variable(gold) == variable(answer) and same(one, two, tolerance)
     if len(gold.signs) != len(answer.signs):
         return False
     if gold.signs == answer.signs and _in_order(gold.sides, answer.sides, tolerance):
@@ -331,43 +329,3 @@ def _ratios(one: Formula, two: Formula) -> list[Fraction]:
     if abs(ratio.imag) > 1e-30 or not 1e-6 < abs(ratio.real) < 1e6:
         return []
     return [Fraction(str(ratio.context.nstr(ratio.real, 50))).limit_denominator(10_000)]
-
-
-def _variable(relation: Relation) -> Reading:
-    return relation.sides[1] if len(relation.signs) == 2 else next(s for s in relation.sides if _is_variable(s))
-
-
-def _is_variable(side: Reading) -> bool:
-    return isinstance(side, Scalar) and isinstance(side.formula, Symbol) and bool(free_symbols(side.formula))
-
-
-def _interval(relation: Relation) -> Reading | None:
-    """The set that a solved inequality (`x > 5`, `-2 <= x < 7`) describes, or None."""
-    signs, sides = relation.signs, relation.sides
-    if len(signs) == 1 and signs[0] in ("<", ">", "\\le", "\\ge", "\\ne"):
-        if _is_variable(sides[1]) and not _is_variable(sides[0]):
-            signs, sides = (FLIPPED[signs[0]],), (sides[1], sides[0])
-        if not _is_variable(sides[0]) or not _constant(sides[1]):
-            return None
-        closed = signs[0] in ("\\le", "\\ge")
-        if signs[0] == "\\ne":
-            assert isinstance(sides[1], Scalar)
-            return punctured([sides[1]])
-        if signs[0] in ("<", "\\le"):
-            return Sequence("(]" if closed else "()", (Scalar(NEGATIVE_INFINITY), sides[1]))
-        return Sequence("[)" if closed else "()", (sides[1], Scalar(INFINITY)))
-    if len(signs) != 2 or not _is_variable(sides[1]) or not (_constant(sides[0]) and _constant(sides[2])):
-        return None
-    if set(signs) <= {">", "\\ge"}:
-        signs, sides = (FLIPPED[signs[1]], FLIPPED[signs[0]]), (sides[2], sides[1], sides[0])
-    if not set(signs) <= {"<", "\\le"}:
-        return None
-    brackets = ("[" if signs[0] == "\\le" else "(") + ("]" if signs[1] == "\\le" else ")")
-    return Sequence(brackets, (sides[0], sides[2]))
-
-
-def _constant(side: Reading) -> bool:
-    try:
-        return isinstance(side, Scalar) and scale(side.formula) is not None
-    except Unread:
-        return False

@@ -136,7 +136,7 @@ def normalise(text: str) -> str:
     >>> normalise(r"$\left(\dfrac{1}{2},\, 10{,}080 \right)$.")
     '(\\frac{1}{2}, 10080 )'
     """
-    text = _ROOT_SIGN.sub(r"\\sqrt{\1}", text).translate(_UNICODE_TABLE).strip()
+    text = _ROOT_SIGN.sub(r"\\sqrt{\1}", text.replace(r"\text{°}", "°")).translate(_UNICODE_TABLE).strip()
     for opening, closing in _DELIMITERS:
         if text.startswith(opening) and text.endswith(closing) and len(text) >= len(opening) + len(closing):
             text = text[len(opening) : len(text) - len(closing)].strip()
