@@ -60,3 +60,29 @@ def test_small_products_and_other_types_are_never_onednns(monkeypatch: pytest.Mo
     assert not products.onednn(torch.zeros(1, 128, 128, dtype=torch.float64), 128)
     monkeypatch.setattr(products, "_ONEDNN", False)
     assert not products.onednn(torch.zeros(1, 1024, 1024), 1024)
+
+
+def test_gradients_and_their_gradients_are_those_of_baddbmm(either: bool) -> None:
+    rng = torch.Generator().manual_seed(6)
+    shapes = {"x": (2, 9, 6), "weight": (2, 6, 4), "bias": (2, 1, 4)}
+    parts = {name: torch.randn(shape, generator=rng, requires_grad=True) for name, shape in shapes.items()}
+    along = {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}
+
+    def first_and_second(y: torch.Tensor) -> list[torch.Tensor]:
+        loss = torch.tanh(y).square().sum()
+        first = torch.autograd.grad(loss, parts.values(), create_graph=True)
+        slope = sum((f * along[name]).sum() for name, f in zip(parts, first, strict=True))
+        assert isinstance(slope, torch.Tensor)
+        return [*first, *torch.autograd.grad(slope, parts.values())]
+
+    found = first_and_second(products.affine(**parts))
+    wanted = first_and_second(torch.baddbmm(parts["bias"], parts["x"], parts["weight"]))
+    for mine, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+
+
+def test_only_what_needs_a_gradient_gets_one(either: bool) -> None:
+    x, weight = torch.randn(1, 4, 3), torch.randn(1, 3, 2, requires_grad=True)
+    products.affine(x, weight, torch.zeros(1, 1, 2)).sum().backward()
+    assert x.grad is None
+    torch.testing.assert_close(weight.grad, x.sum(1)[0].unsqueeze(1).expand(3, 2).unsqueeze(0))

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from onepolicy.tasks.math import MATH_FORMATS, MathVerifier, judge
+from onepolicy.tasks.math import MATH_FORMATS, MathVerifier, judge, read_gold
 from onepolicy.tasks.math_compare import Tolerance
 from onepolicy.tasks.math_text import boxes, final_answer, normalise, split_top
 from onepolicy.tasks.math_units import split_unit
@@ -84,7 +84,16 @@ def test_a_list_may_stand_in_boxes_of_its_own():
     assert not right("(2,6)", r"\boxed{2} and \boxed{6}")
 
 
-def test_a_gold_answer_that_cannot_be_read_is_invalid_whatever_is_answered():
+def test_of_a_gold_answer_that_nobody_reads_the_same_text_is_right_and_no_other():
+    for gold in (r"p \Rightarrow q", r"\forall x \exists y"):
+        assert read_gold(gold).error
+        assert score(gold, rf"\boxed{{{gold}}}").parts["correct"] == 1.0
+        assert score(gold, rf"$\boxed{{ {gold} }}$").parts["correct"] == 1.0
+        for other in ("1", r"p \Rightarrow r", r"\exists y \forall x", ""):
+            assert score(gold, rf"\boxed{{{other}}}").cause == "gold"
+
+
+def test_a_gold_answer_without_a_value_or_an_end_is_invalid_whatever_is_answered():
     for gold in (r"\frac{1}{", "", "9^{9^{9^9}}", "(" * 60 + "1" + ")" * 60, "1" * 3000, r"\frac{1}{0}"):
         found = score(gold, rf"\boxed{{{gold}}}")
         assert found.value is None

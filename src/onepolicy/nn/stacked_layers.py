@@ -98,10 +98,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     networks, _, width = weight.shape
     if width > NARROW or x.device.type != "cpu":
         return product(x, weight, bias)
-    if networks == 1:
-        flat = weight[0] if width == 1 else weight[0].t().contiguous().t()
-        return torch.addmm(bias[0], x[0], flat).unsqueeze(0)
-    if width == 1:
+    if width == 1 and networks > 1:
         return torch.stack([torch.addmm(bias[k], x[k], weight[k]) for k in range(networks)])
     return torch.baddbmm(bias, x, weight.transpose(1, 2).contiguous().transpose(1, 2))
 

@@ -38,8 +38,8 @@ By = Literal["text", "grammar", "math-verify", "nothing"]
 class Verdict:
     """What became of one answer.
 
-    right: None where the gold answer cannot be read. by: what decided. reason: in words. gold, answer: the texts as
-    compared, after normalisation. parsed: the answer could be read.
+    right: None where the gold answer cannot be read, unless the answer is the same text. by: what decided. reason: in
+    words. gold, answer: the texts as compared, after normalisation. parsed: the answer could be read.
     """
 
     right: bool | None
@@ -52,12 +52,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Gold:
-    """A gold answer as read once: its text, its readings by the grammar, else the library's."""
+    """A gold answer as read once: its text, its readings by the grammar, else the library's.
+
+    error: why there is no reading. foreign: because nobody reads such text, not because it has no value.
+    """
 
     text: str
     readings: tuple[Reading, ...] = ()
     library: Any = None
     error: str = ""
+    foreign: bool = False
 
 
 def judge(gold: str, answer: str, tolerance: Tolerance = EXACT) -> Verdict:
@@ -72,6 +76,8 @@ def judge(gold: str, answer: str, tolerance: Tolerance = EXACT) -> Verdict:
         return Verdict(_wrong(standard), "nothing", f"the answer has {reason}", standard.text, "", False)
     text = normalise(answer)
     if standard.error:
+        if standard.foreign and text and text == standard.text and _closed(text):
+            return Verdict(True, "text", "the same text, which cannot be read", standard.text, text)
         return Verdict(None, "nothing", f"the gold answer cannot be read: {standard.error}", standard.text, text)
     if not text:
         return Verdict(False, "nothing", "the answer is empty", standard.text, text, False)
@@ -110,7 +116,7 @@ def _read_gold(text: str) -> Gold:
         try:
             return Gold(text, library=math_library.read(text))
         except Unread:
-            return Gold(text, error=str(error))
+            return Gold(text, error=str(error), foreign=True)
     readings, reason = [], ""
     for reading in found:
         try:
@@ -132,6 +138,11 @@ def _computable(reading: Reading) -> None:
 
 def _wrong(gold: Gold) -> bool | None:
     return None if gold.error else False
+
+
+def _closed(text: str) -> bool:
+    """Whether every brace has its other half: a text that does not is a broken one, and equal to nothing."""
+    return text.count("{") == text.count("}")
 
 
 def _unboxed(text: str) -> str:
