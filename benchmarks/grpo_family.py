@@ -3,7 +3,7 @@
 The task is `letters` (a true reward by formula), the start one model taught by demonstrations. Each run is kept as
 results/grpo_family/NAME-SEED.json as soon as it ends, so the benchmark can be stopped and goes on where it was. A
 row is the interquartile mean over seeds of the true reward of sampled answers to held-out prompts at the end, with its
-95 % bootstrap interval. Writes results/grpo_family.json and results/grpo_family.png.
+95 % bootstrap interval. Writes results/grpo_family.json and docs/figures/grpo_family.png.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from common import RESULTS, Record, machine, table, write_json
+from common import FOLDER, RESULTS, Record, machine, table, write_json
 from onepolicy.acting.episodes import Actor
 from onepolicy.evaluation.stats import bootstrap_interval, iqm
 from onepolicy.recipes import grpo, sft
@@ -76,7 +76,7 @@ def main() -> None:
                     play(name, seed, start, Path(folder))
     record = summary(arguments.seeds)
     write_json(RESULTS / "grpo_family.json", record)
-    draw(RESULTS / "grpo_family.png", arguments.seeds)
+    draw(FOLDER.parent / "docs" / "figures" / "grpo_family.png", arguments.seeds)
     print(report(record))
 
 
