@@ -41,7 +41,7 @@ ALGORITHMS: dict[str, Entry] = {
     "ddpg": Entry("onepolicy.recipes.off_policy", "deterministic policy gradient, on control", (("algo", "ddpg"),)),
     "td3": Entry("onepolicy.recipes.off_policy", "twin delayed DDPG, on control", (("algo", "td3"),)),
     "sac": Entry("onepolicy.recipes.off_policy", "soft actor-critic, on control", (("algo", "sac"),)),
-    "mbpo": Entry("onepolicy.recipes.off_policy", "SAC in a learnt world model, or planning in it", (("algo", "mbpo"),)),
+    "mbpo": Entry("onepolicy.recipes.off_policy", "SAC in a learnt model, or planning in it", (("algo", "mbpo"),)),
     "q-learning": _tabular("q-learning", "Q-learning"),
     "sarsa": _tabular("sarsa", "SARSA"),
     "expected-sarsa": _tabular("expected-sarsa", "expected SARSA"),
