@@ -6,7 +6,7 @@ A row is a training of the zoo's settings (control_rows.py) for a number of envi
 sides run in turn, each in a process of its own, on an idle machine, and a ratio is of the two runs next to each other.
 PPO and DQN are measured in environment steps a second over the whole training, the random first steps included. SAC,
 TD3 and DDPG in updates a second: seconds of a training less those of one that ends as learning begins. Ratios above 1
-are in onepolicy's favour. Writes results/control_speed_vs_sb3.json.
+are in onepolicy's favour. Writes results/control_speed_vs_sb3.json, where rows that are not asked for stay as they are.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROWS: dict[str, tuple[int, int]] = {
     "sac/HalfCheetah-v5": (10_000, 11_500),
 }
 """Steps left out of the time, and steps in all."""
-OWN: dict[str, dict[str, Any]] = {"dqn": {"double": False}}
+OWN: dict[str, dict[str, Any]] = {"dqn": {"dqn__double": False}}
 """What our side is told so that both do the same work: stable-baselines3 has no double DQN."""
 
 
@@ -47,7 +47,8 @@ def main() -> None:
         "onepolicy": (sys.executable, OURS),
         "sb3": (str(peer_python("sb3", FOLDER / "requirements-sb3.txt")), "control_side_sb3.py"),
     }
-    found: dict[str, Record] = {}
+    place = RESULTS / "control_speed_vs_sb3.json"
+    found: dict[str, Record] = json.loads(place.read_text())["rows"] if place.is_file() else {}
     for row in arguments.rows:
         speeds: dict[str, list[float]] = {side: [] for side in sides}
         for repeat in range(arguments.repeats):
@@ -55,7 +56,7 @@ def main() -> None:
                 speeds[side].append(speed(python, script, row, repeat))
         found[row] = summary(row, speeds)
         print(row, found[row]["ratio"], flush=True)
-        write_json(RESULTS / "control_speed_vs_sb3.json", {"machine": about, "rows": found})
+        write_json(place, {"machine": about, "rows": found})
     print(report(found))
 
 
