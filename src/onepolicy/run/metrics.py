@@ -45,6 +45,11 @@ METRICS: dict[str, Metric] = {
     "model/imagined_ends": Metric("share", "MBPO: imagined steps that end their episode."),
     "plan/worth": Metric("reward", "MBPO that plans: what the model promises for the best plans of the last search."),
     "plan/std": Metric("1", "The same: deviation left of the first action, which runs from -1 to 1."),
+    "plan/gap": Metric("reward", "`onepolicy plan`: certified bound on how far the values are from the optimum."),
+    "plan/sweeps": Metric("sweeps", "`onepolicy plan`: passes over all states."),
+    "plan/seconds": Metric("s", "`onepolicy plan`: time the solution took."),
+    "plan/start_value": Metric("reward", "`onepolicy plan`: expected return from the start."),
+    "plan/converged": Metric("0 or 1", "`onepolicy plan`: whether the gap came below the tolerance."),
     "policy/temperature": Metric("reward/nat", "SAC: what entropy is worth."),
     "policy/surrogate_before": Metric(
         "reward", "Ratio times advantage before the rollout's updates, its samples' mean."
