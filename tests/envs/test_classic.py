@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onepolicy.envs.batched import Batched
-from onepolicy.envs.classic import WORLDS, CartPole, accelerate, dynamics_of
+from onepolicy.envs.classic import WORLDS, CartPole, accelerate, accelerate_one, dynamics_of
 from onepolicy.envs.vector import Discrete, make
 from onepolicy.errors import ConfigError
 
@@ -73,7 +73,9 @@ def test_the_equations_of_the_cart_from_any_state(state, action):
     theirs.reset(seed=0)
     theirs.state = np.array(state)
     theirs.step(action)
-    assert np.array_equal(accelerate(np.array(state)[:, None], np.array([20.0 * action - 10.0]))[:, 0], theirs.state)
+    mine, force = np.array(state)[:, None], 20.0 * action - 10.0
+    assert np.array_equal(accelerate(mine, np.array([force]))[:, 0], theirs.state)
+    assert np.array_equal(accelerate_one(mine, force)[:, 0], theirs.state)
 
 
 def good_action(env):

@@ -32,8 +32,24 @@ def test_product_is_the_sum_over_the_inner_axis(
     assert products.onednn(x, columns) is either
     torch.testing.assert_close(products.product(x, y).double(), exact, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(products.product(x, y, bias).double(), exact + bias.double(), atol=1e-5, rtol=1e-5)
-    room = torch.full((networks, rows, columns), torch.nan)
-    torch.testing.assert_close(products.product(x, y, bias, room).double(), exact + bias.double(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("networks", [1, 3])
+def test_a_bound_product_follows_its_operands(either: bool, networks: int, biased: bool, relu: bool) -> None:
+    rng = torch.Generator().manual_seed(7)
+    x, y, bias = (torch.randn(networks, *shape, generator=rng) for shape in ((7, 5), (4, 5), (1, 4)))
+    room = torch.full((networks, 9, 4), torch.nan)
+    multiply = products.Product(x, y.transpose(1, 2), room[:, :7], bias if biased else None, relu=relu)
+    for _ in range(2):
+        for operand in (x, y, bias):
+            operand.normal_(generator=rng)
+        exact = torch.einsum("gmk,gnk->gmn", x.double(), y.double()) + (bias.double() if biased else 0.0)
+        multiply()
+        expected = exact.relu() if relu else exact
+        torch.testing.assert_close(room[:, :7].double(), expected, atol=1e-5, rtol=1e-5)
+    assert room[:, 7:].isnan().all()
 
 
 def test_transposed_views_are_taken_as_they_are(either: bool) -> None:
@@ -75,7 +91,7 @@ def test_gradients_and_their_gradients_are_those_of_baddbmm(either: bool) -> Non
         assert isinstance(slope, torch.Tensor)
         return [*first, *torch.autograd.grad(slope, parts.values())]
 
-    found = first_and_second(products.affine(**parts))
+    found = first_and_second(products.linear(**parts))
     wanted = first_and_second(torch.baddbmm(parts["bias"], parts["x"], parts["weight"]))
     for mine, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
@@ -83,6 +99,6 @@ def test_gradients_and_their_gradients_are_those_of_baddbmm(either: bool) -> Non
 
 def test_only_what_needs_a_gradient_gets_one(either: bool) -> None:
     x, weight = torch.randn(1, 4, 3), torch.randn(1, 3, 2, requires_grad=True)
-    products.affine(x, weight, torch.zeros(1, 1, 2)).sum().backward()
+    products.linear(x, weight, torch.zeros(1, 1, 2)).sum().backward()
     assert x.grad is None
     torch.testing.assert_close(weight.grad, x.sum(1)[0].unsqueeze(1).expand(3, 2).unsqueeze(0))

@@ -61,20 +61,20 @@ class Explorer:
         """
         action = self._any() if self.steps < self.random_steps else choose(self.obs, self.rngs)
         found = [env.step(torch.from_numpy(mine)) for env, mine in zip(self.envs, action, strict=True)]
-        reward = _stack([step.reward.numpy() for step in found])
-        next_obs = _stack([step.final_obs.numpy() for step in found])
-        terminated = _stack([step.terminated.numpy() for step in found])
-        truncated = _stack([step.truncated.numpy() for step in found])
-        obs = np.stack([step.obs.numpy() for step in found])  # kept, so a copy: the world may write over its own
+        reward, next_obs, terminated, truncated = (
+            _stack([getattr(step, name).numpy() for step in found])
+            for name in ("reward", "final_obs", "terminated", "truncated")
+        )
+        obs = _stack([step.obs.numpy() for step in found]).copy()  # the world may write over its own
         self.steps += self.replay.num_envs
-        if not math.isfinite(float(_sum(next_obs, None)) + float(_sum(obs, None)) + float(_sum(reward, None))):
+        if not math.isfinite(_square(next_obs) + _square(obs) + _square(reward)):
             self._refuse(next_obs, obs, reward)
         self.replay.add(self.obs, action, reward, next_obs, terminated, truncated)
         self.obs = obs
         self._total += _stack([(step.reward if step.raw_reward is None else step.raw_reward).numpy() for step in found])
         self._length += 1
         ended = terminated | truncated
-        if ended.any():
+        if np.count_nonzero(ended):
             for learner, world in zip(*ended.nonzero(), strict=True):
                 self.windows[learner].append((float(self._total[learner, world]), int(self._length[learner, world])))
             self._total[ended], self._length[ended] = 0.0, 0
@@ -148,7 +148,10 @@ class Explorer:
                 )
 
 
-_sum = np.add.reduce  # a third of the time of an array's own `sum`
+def _square(values: NDArray[Any]) -> float:
+    """The sum of all squares, finite only where all values are; in a fifth of the time of np.isfinite(...).all()."""
+    flat = values.reshape(-1)
+    return float(np.dot(flat, flat))
 
 
 def _stack(rows: list[NDArray[Any]]) -> NDArray[Any]:
@@ -172,11 +175,9 @@ def epsilon_greedy(q: Floats, epsilon: float, rngs: Sequence[np.random.Generator
     best = q.argmax(axis=-1)
     if epsilon <= 0:
         return best
-    legal = q > LOWEST
-    free = bool(legal.all())
-    for mine, allowed, rng in zip(best, legal, rngs, strict=True):
+    for k, rng in enumerate(rngs):
         explore: NDArray[np.bool_] = np.less(rng.random(worlds), epsilon)
         if explore.any():
-            count = int(explore.sum())
-            mine[explore] = rng.integers(0, actions, count) if free else any_legal(allowed[explore], rng)
+            allowed, count = q[k] > LOWEST, int(explore.sum())
+            best[k, explore] = rng.integers(0, actions, count) if allowed.all() else any_legal(allowed[explore], rng)
     return best

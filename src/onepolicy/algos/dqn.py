@@ -25,7 +25,7 @@ from onepolicy.data.replay import Floats, Replay, Transitions
 from onepolicy.errors import ConfigError
 from onepolicy.learning.optim import OptimConfig
 from onepolicy.learning.stacked import StackedOptimizer
-from onepolicy.nn.q_gradient import QGradient, by_hand, huber
+from onepolicy.nn.q_gradient import QGradient, QValues, by_hand, huber
 from onepolicy.nn.stacked import StackedQ, follow, target_of
 
 ROWS = 512
@@ -122,7 +122,9 @@ class Learner:
         self.target = target_of(self.q)
         self.optimizer = StackedOptimizer(self.q.parameters(), tuple(seeds), optim)
         self.view = self.q.numpy_view()
-        self.gradient = QGradient(self.q, config.batch_size) if by_hand(self.q) else None
+        hand = by_hand(self.q)
+        self.gradient = QGradient(self.q, config.batch_size) if hand else None
+        self.ahead = QValues(self.target, max(ROWS, config.batch_size)) if hand else None
         self.metrics: dict[str, Tensor] = {}
 
     def explore(self, steps: int) -> Callable[[Floats, Sequence[np.random.Generator]], NDArray[np.int64]]:
@@ -136,7 +138,9 @@ class Learner:
 
     @torch.no_grad()
     def look_ahead(self, batch: Transitions) -> Tensor:
-        """What the target says of all actions [S, B, A] in what followed."""
+        """What the target says of all actions [S, B, A] in what followed; by hand, the next call overwrites it."""
+        if self.ahead is not None and batch.row.shape[1] <= self.ahead.rows:
+            return torch.from_numpy(self.ahead.forward(batch.next_obs))
         return cast(Tensor, self.target(batch.next_obs))
 
     def update(self, batch: Transitions, ahead: Tensor) -> Tensor:
@@ -144,7 +148,7 @@ class Learner:
 
         ahead: from look_ahead. Returns the sizes of the errors [S, B], of before the step.
         """
-        if self.gradient is not None and batch.row.shape[1] == self.gradient.rows:
+        if self.gradient is not None and batch.row.shape[1] == self.gradient.batch:
             return self._update_by_hand(self.gradient, batch, ahead)
         with torch.no_grad():
             online = self.q(batch.next_obs) if self.config.double else ahead
@@ -159,15 +163,18 @@ class Learner:
 
     def _update_by_hand(self, gradient: QGradient, batch: Transitions, ahead: Tensor) -> Tensor:
         """The same without autograd, in numbers equal to rounding."""
-        values, online = gradient.forward(batch.obs, batch.next_obs if self.config.double else None)
-        worth, action = ahead.numpy(), batch.action.numpy()
-        best = (online if self.config.double else worth).argmax(axis=-1)
-        goal = batch.reward.numpy() + batch.discount.numpy() * worth[(*gradient.places, best)]
+        worth, action, rows = ahead.numpy(), batch.action.numpy(), gradient.batch
+        if self.config.double:
+            values = gradient.forward(batch.obs, batch.next_obs)
+            following = worth[(*gradient.places, values[:, rows:].argmax(axis=-1))]
+        else:
+            values, following = gradient.forward(batch.obs), worth.max(axis=-1)
+        goal = batch.reward.numpy() + batch.discount.numpy() * following
         q = values[(*gradient.places, action)]
         loss, slope = huber(q - goal)
         if batch.weight is not None:
             loss, slope = loss * batch.weight.numpy(), slope * batch.weight.numpy()
-        share = np.float32(1.0 / gradient.rows)
+        share = np.float32(1.0 / rows)
         losses, slope = torch.from_numpy(np.add.reduce(loss, axis=-1) * share), slope * share
         self.metrics = {
             "learner/loss": self.optimizer.apply(losses, lambda: gradient.backward(action, slope)),

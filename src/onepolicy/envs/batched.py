@@ -91,7 +91,7 @@ class Batched:
         truncated = self.elapsed >= self.max_steps
         final_obs = obs = self.dynamics.observe(self.state, self._never)
         ended = terminated | truncated
-        if ended.any():
+        if np.count_nonzero(ended):
             for i in ended.nonzero()[0]:
                 self.state[:, i] = self.dynamics.start(self.rngs[i])
             self.elapsed[ended] = 0
@@ -128,7 +128,7 @@ class Batched:
         chosen: NDArray[Any] = action.numpy()
         if isinstance(self.actions, Discrete):
             known = chosen.dtype == np.int64 and chosen.shape == self.elapsed.shape
-            if known and chosen.view(np.uint64).max() < self.actions.n:  # a negative one is large without its sign
+            if known and np.maximum.reduce(chosen.view(np.uint64)) < self.actions.n:  # without its sign, -1 is large
                 return chosen
             wanted = f"as many int64 numbers, each 0 to {self.actions.n - 1}"
         else:

@@ -7,6 +7,7 @@ others are in classic_compiled.py; batched.py plays them all. Not in: rendering.
 from __future__ import annotations
 
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ TOTAL_MASS = POLE_MASS + CART_MASS
 POLE_MASS_LENGTH = POLE_MASS * HALF_LENGTH
 LIMITS = np.array([[2.4], [12 * 2 * np.pi / 360]])
 PUSH = np.array([-FORCE, FORCE])
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 def dynamics_of(env_id: str) -> Dynamics:
@@ -33,7 +35,7 @@ def dynamics_of(env_id: str) -> Dynamics:
 
 def cart_pole(state: State, action: NDArray[np.int64], _: Flags) -> tuple[State, NDArray[np.float32], Flags]:
     """One step of 0.02 s; action 0 pushes left, 1 right. +1 for each step; over past 12 degrees or 2.4 m."""
-    after = accelerate(state, PUSH[action])
+    after = accelerate(state, PUSH[action]) if len(action) > 1 else accelerate_one(state, FORCE * (2 * action[0] - 1))
     away, fallen = np.abs(after[::2]) > LIMITS
     return after, np.ones(len(action), dtype=np.float32), away | fallen
 
@@ -43,16 +45,31 @@ def accelerate(state: State, force: NDArray[np.float64]) -> State:
 
     state [4, N]: position (m), velocity, angle (rad), angular velocity. force [N]: newtons. Returns: [4, N].
     The order of operations is gymnasium's, so that results agree to the bit.
-    Source: Florian 2007, Correct equations for the dynamics of the cart-pole system, equations 23 and 24.
     """
     _, x_dot, theta, theta_dot = state
-    cos, sin = np.cos(theta), np.sin(theta)
-    push = (force + POLE_MASS_LENGTH * np.square(theta_dot) * sin) / TOTAL_MASS
-    theta_acc = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * np.square(cos) / TOTAL_MASS))
-    x_acc = push - POLE_MASS_LENGTH * theta_acc * cos / TOTAL_MASS
     rate = np.empty_like(state)
-    rate[0], rate[1], rate[2], rate[3] = x_dot, x_acc, theta_dot, theta_acc
+    rate[0], rate[2] = x_dot, theta_dot
+    rate[1], rate[3] = accelerations(np.cos(theta), np.sin(theta), theta_dot, force)
     return state + TAU * rate
+
+
+def accelerate_one(state: State, force: float) -> State:
+    """The same for one cart, [4, 1], in Python's numbers: a third of the time of arrays of one."""
+    x, x_dot, theta, theta_dot = state[:, 0].tolist()
+    x_acc, theta_acc = accelerations(float(np.cos(theta)), float(np.sin(theta)), theta_dot, float(force))
+    return np.array(
+        [[x + TAU * x_dot], [x_dot + TAU * x_acc], [theta + TAU * theta_dot], [theta_dot + TAU * theta_acc]]
+    )
+
+
+def accelerations(cos: Number, sin: Number, theta_dot: Number, force: Number) -> tuple[Number, Number]:
+    """Of the cart, and of the pole's angle, of which cos, sin and the velocity are given.
+
+    Source: Florian 2007, Correct equations for the dynamics of the cart-pole system, equations 23 and 24.
+    """
+    push = (force + POLE_MASS_LENGTH * (theta_dot * theta_dot) * sin) / TOTAL_MASS
+    theta_acc = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * (cos * cos) / TOTAL_MASS))
+    return push - POLE_MASS_LENGTH * theta_acc * cos / TOTAL_MASS, theta_acc
 
 
 CART_POLE = Dynamics("CartPole-v1", 4, Discrete(2), 500, lambda rng: rng.uniform(-0.05, 0.05, 4), cart_pole, as_it_is)

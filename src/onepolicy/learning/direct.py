@@ -16,7 +16,8 @@ _KERNELS: dict[type[torch.optim.Optimizer], str] = {
     torch.optim.Adam: "_fused_adam_",
     torch.optim.AdamW: "_fused_adamw_",
 }
-_Group = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
+_Group = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], Tensor]
+"""Parameters, first and second moments, each one's count of steps, and all these counts as one tensor."""
 
 
 @final
@@ -51,10 +52,10 @@ class DirectStep:
             optimizer.step()
             self._find()
             return
-        for group, (parameters, first, second, steps), mine in zip(
+        for group, (parameters, first, second, steps, count), mine in zip(
             optimizer.param_groups, self._groups, gradients, strict=True
         ):
-            torch._foreach_add_(steps, 1.0)
+            count.add_(1.0)
             kernel(
                 parameters, mine, first, second, [], steps,
                 lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1], weight_decay=group["weight_decay"],
@@ -62,13 +63,16 @@ class DirectStep:
             )  # fmt: skip
 
     def _find(self) -> None:
-        """The optimizer's state as lists, once all of it is there."""
+        """The optimizer's state as lists, once all of it is there; its counts of steps become parts of one tensor."""
         self._seen, self._groups = None, []
         names = ("exp_avg", "exp_avg_sq", "step")
         for group in self.optimizer.param_groups:
             states = [self.optimizer.state.get(p, {}) for p in group["params"]]
             if not all(name in state for state in states for name in names):
                 return
+            count = torch.stack([state["step"] for state in states])
+            for state, step in zip(states, count.unbind(), strict=True):
+                state["step"] = step
             first, second, steps = ([state[name] for state in states] for name in names)
-            self._groups.append((list(group["params"]), first, second, steps))
+            self._groups.append((list(group["params"]), first, second, steps, count))
         self._seen = self.optimizer.state

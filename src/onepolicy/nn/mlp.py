@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onepolicy.errors import ConfigError
-from onepolicy.nn.products import affine
+from onepolicy.nn.products import linear
 
 Array = NDArray[np.float32]
 
@@ -103,7 +103,7 @@ class StackedMLP(nn.Module):
         h = x.expand(self.count, *x.shape)
         activate = tanh if self.options.activation == "tanh" else torch.relu_
         for weight, bias in self.layers:
-            h = activate(affine(h, parameters[weight], parameters[bias]))
+            h = activate(linear(h, parameters[weight], parameters[bias]))
         return h
 
     def numpy_copy(self) -> Callable[[Array], Array]:
