@@ -22,6 +22,7 @@ from common import RESULTS, machine, table, write_json
 from letters_models import margin
 from onepolicy.evaluation.stats import paired_difference
 from onepolicy.recipes import r1
+from onepolicy.recipes.language import language_of
 from onepolicy.recipes.loop import open_run
 from onepolicy.recipes.r1_config import Config
 from onepolicy.recipes.r1_report import examine
@@ -73,7 +74,8 @@ def note(out: Path, seconds: float) -> None:
 
 def answers(config: Config, model: Path) -> list[float]:
     """1 for each held-out problem that a model answers right, greedily."""
-    return [float(sample["parts"]["correct"]) for sample in examine(config, str(model), config.tasks).samples]
+    report = examine(config, language_of(str(model)), config.tasks)
+    return [float(sample["parts"]["correct"]) for sample in report.samples]
 
 
 def control(work: Path, seed: int) -> dict[str, Any]:

@@ -181,12 +181,9 @@ def train_on(
     learner, before_step = make_learner(config, language, steps, run.directory / "bad")
     parts = {**language.parts(), "learner": learner, "data": stream}
 
-    sat: dict[int, Metrics] = {}
-
     def sit(step: int) -> Metrics:
         won = duel(language, generator, arena, step) if arena else {}
-        sat[step] = {**exam_of(config, language, held_out), **won}
-        return sat[step]
+        return {**exam_of(config, language, held_out), **won}
 
     start = run.resume(**parts)
     if start == 0:
@@ -205,7 +202,7 @@ def train_on(
         )
         dpo.fit(learner, stream, start=start, steps=steps, before_step=before_step, after_step=loop.after_step)
     loop.stop_if_interrupted()
-    return finish(config, run, language, sat[steps] if steps in sat else sit(steps))
+    return finish(config, run, language, loop.at_the_end())
 
 
 def make_learner(

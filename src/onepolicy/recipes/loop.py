@@ -57,10 +57,10 @@ def require_count(config: Any, *names: str) -> None:
 class Loop:
     """The bookkeeping around a training loop; its `after_step` is what `fit()` calls.
 
-    evaluate: measured at multiples of eval_every and after the last step; its metrics join the step's.
-    parts: what a checkpoint holds. shown: metric -> short name, on the progress bar. timing: what else the clock said
-    of the step. stop_on: names or severities of the doctor's findings at which training stops, looked for with each
-    evaluation and checkpoint. started: of the session.
+    evaluate: measured at multiples of eval_every and after the last step; its metrics join the step's. last: what it
+    said last. parts: what a checkpoint holds. shown: metric -> short name, on the progress bar. timing: what else the
+    clock said of the step. stop_on: names or severities of the doctor's findings at which training stops, looked for
+    with each evaluation and checkpoint. started: of the session.
     """
 
     run: Run
@@ -74,6 +74,7 @@ class Loop:
     timing: Callable[[], Metrics] = dict
     stop_on: tuple[str, ...] = ()
     alarm: str = ""
+    last: Metrics | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def after_step(self, step: int, metrics: Metrics) -> bool:
@@ -81,7 +82,8 @@ class Loop:
         done = step >= self.steps
         seconds = time.perf_counter() - self.started
         if (self.eval_every and step % self.eval_every == 0) or done:
-            metrics |= self.evaluate(step)
+            self.last = self.evaluate(step)
+            metrics |= self.last
         self.run.log(step, metrics, {"time/step_seconds": seconds, **self.timing()})
         self.bar.advance(1, **{short: metrics[name] for name, short in self.shown.items() if name in metrics})
         due = any(every and step % every == 0 for every in (self.eval_every, self.save_every))
@@ -96,6 +98,10 @@ class Loop:
         """The first finding to stop at, in words; "" for none."""
         found = doctor.alarms(doctor.diagnose(self.run.directory), self.stop_on)
         return f"{found[0].name}. {found[0].words} {found[0].advice}".strip() if found else ""
+
+    def at_the_end(self) -> Metrics:
+        """What was measured after the last step; measured now where no step was left to take."""
+        return self.evaluate(self.steps) if self.last is None else self.last
 
     def stop_if_interrupted(self) -> None:
         """Leave when a signal or an alarm ended training early; the checkpoint is already saved.

@@ -11,7 +11,7 @@ import numpy as np
 
 from onepolicy.evaluation.accuracy import AccuracyReport, evaluate_tasks
 from onepolicy.evaluation.stats import Interval, bootstrap_interval
-from onepolicy.recipes.language import language_of
+from onepolicy.recipes.language import Language, language_of
 from onepolicy.recipes.r1_config import Config
 from onepolicy.recipes.r1_stages import mixture, problems_of
 from onepolicy.recipes.textual import that_fit
@@ -54,8 +54,10 @@ def sit(config: Config, directory: Path, stage: str, model: str) -> Sitting:
     place = directory / "scores" / f"{stage}.json"
     if place.is_file():
         return _read(read_object(place))
-    reasoning = examine(config, model, config.tasks)
-    general = examine(config, model, config.general) if config.general else None
+    language = language_of(model, layout=config.machine.layout)
+    language.model.to(config.machine.device)
+    reasoning = examine(config, language, config.tasks)
+    general = examine(config, language, config.general) if config.general else None
     found = Sitting(
         stage,
         _three(reasoning.greedy),
@@ -97,10 +99,8 @@ def notes(directory: Path, stages: Sequence[str]) -> dict[str, str]:
     return found | ({"reward": f"{right[-1]:.1%} of held-out pairs right"} if right else {})
 
 
-def examine(config: Config, model: str, tasks: str) -> AccuracyReport:
+def examine(config: Config, language: Language, tasks: str) -> AccuracyReport:
     """The greedy exam of a model on one task set's held-out prompts, the same for every seed; samples has them all."""
-    language = language_of(model, layout=config.machine.layout)
-    language.model.to(config.machine.device)
     held_out = that_fit(problems_of(config, mixture(config, tasks)).held_out(), language, config.problems.bad_rows)
     generator = language.engine(slots=config.machine.slots, cache_tokens=config.machine.cache_tokens or None)
     with Judge(config.machine, held_out) as judge:

@@ -189,12 +189,9 @@ def train_on(
         run.sample(step + 1, [sample(e, tasks) for e in episodes[:8]])
         return episodes, rollout_metrics(episodes, generator.version)
 
-    sat: dict[int, Metrics] = {}
-
     def sit(step: int) -> Metrics:
         generator.load(language.state(), step)
-        sat[step] = examine(language, frozen, arena, text, budget)
-        return sat[step]
+        return examine(language, frozen, arena, text, budget)
 
     start = run.resume(**parts)
     generator.load(language.state(), start)
@@ -232,7 +229,7 @@ def train_on(
             after_step=loop.after_step,
         )
     loop.stop_if_interrupted()
-    return finish(config, run, language, sat[config.steps] if config.steps in sat else sit(config.steps))
+    return finish(config, run, language, loop.at_the_end())
 
 
 def make_learner(config: Config, both: TokenActorCritic, dump_dir: Path) -> PolicyLearner:
