@@ -21,12 +21,14 @@ from common import FOLDER, RESULTS, Record, machine, peer_python, run_side, tabl
 
 OURS = "control_side_onepolicy.py"
 ROWS: dict[str, tuple[int, int]] = {
-    "ppo/CartPole-v1": (0, 50_000),
-    "ppo/Acrobot-v1": (0, 65_536),
+    "ppo/CartPole-v1": (0, 100_000),
+    "ppo/Acrobot-v1": (0, 131_072),
+    "ppo/HalfCheetah-v5": (0, 20_480),
+    "ppo/Hopper-v5": (0, 20_480),
     "a2c/CartPole-v1": (0, 50_000),
     "trpo/CartPole-v1": (0, 50_000),
-    "dqn/CartPole-v1": (0, 20_000),
-    "dqn/MountainCar-v0": (0, 10_000),
+    "dqn/CartPole-v1": (0, 50_000),
+    "dqn/MountainCar-v0": (0, 40_000),
     "sac/Pendulum-v1": (100, 2_100),
     "td3/Pendulum-v1": (10_000, 12_000),
     "ddpg/Pendulum-v1": (10_000, 12_000),

@@ -2,22 +2,26 @@
 
     python benchmarks/seeds_side_by_side.py [--seeds 8] [--rows ppo/CartPole-v1 …] [--repeats 3]
 
-Each training is a process of its own; its time begins after the imports, which one seed and many pay alike. Processor
-time is of the process and its children; beside other work it is the fairer of the two. Of the repeats the least
-counts. Results: benchmarks/results/seeds_side_by_side.json.
+One seed has one thread; S seeds are measured with one and with a thread for each core. Each training is a process of
+its own; its time begins after the imports, which one seed and many pay alike. Processor time is of the process and its
+children; beside other work it is the fairer of the two. Of the repeats the least counts. Results:
+benchmarks/results/seeds_side_by_side.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common import machine
 from onepolicy.nn.state_noise import SdeOptions
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -31,10 +35,8 @@ ROWS: dict[str, dict[str, Any]] = {
 RESULT = Path(__file__).parent / "results" / "seeds_side_by_side.json"
 
 
-def train(row: str, seeds: int) -> dict[str, float]:
+def train(row: str, seeds: int, threads: int) -> dict[str, float]:
     """Seconds that `seeds` seeds of a row take in this process: wall clock, and processor time with its children."""
-    import os
-
     import matplotlib.figure
     import torch._dynamo  # noqa: F401
 
@@ -42,7 +44,7 @@ def train(row: str, seeds: int) -> dict[str, float]:
 
     del matplotlib
     algorithm, env = row.split("/")
-    few = {"eval_every": 0, "save_every": 0, "eval_episodes": 1}
+    few = {"eval_every": 0, "save_every": 0, "eval_episodes": 1, "threads": threads}
     with tempfile.TemporaryDirectory() as place:
         op.train(algorithm, env=env, seeds=seeds, out=f"{place}/warm", **{**few, **ROWS[row], "steps": 600})
         before, started = os.times(), time.perf_counter()
@@ -51,9 +53,9 @@ def train(row: str, seeds: int) -> dict[str, float]:
     return {"wall": wall, "processor": sum(after[:4]) - sum(before[:4])}
 
 
-def measured(row: str, seeds: int, repeats: int) -> dict[str, float]:
+def measured(row: str, seeds: int, repeats: int, threads: int = 1) -> dict[str, float]:
     """The least times over some repeats, each in a new process."""
-    command = [sys.executable, __file__, "--worker", row, "--seeds", str(seeds)]
+    command = [sys.executable, __file__, "--worker", row, "--seeds", str(seeds), "--threads", str(threads)]
     found = []
     for _ in range(repeats):
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -67,17 +69,24 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of several seeds; default: the cores")
     given = parser.parse_args()
     if given.worker:
-        print(json.dumps(train(given.worker, given.seeds)))
+        print(json.dumps(train(given.worker, given.seeds, given.threads)))
         return
-    results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    about = machine("torch", "numpy")
+    results: dict[str, Any] = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else {}
     for row in given.rows:
         one, many = measured(row, 1, given.repeats), measured(row, given.seeds, given.repeats)
-        ratios = {f"{name}_ratio": round(many[name] / one[name], 2) for name in one}
-        results[row] = {"seeds": given.seeds, **ROWS[row], "one": one, "many": many, **ratios}
+        wide = measured(row, given.seeds, given.repeats, given.threads)
+        ratios = {
+            "processor_ratio": round(many["processor"] / one["processor"], 2),
+            "wall_ratio": round(many["wall"] / one["wall"], 2),
+            f"wall_ratio_{given.threads}_threads": round(wide["wall"] / one["wall"], 2),
+        }
+        results[row] = {"seeds": given.seeds, **ROWS[row], "one": one, "many": many, "many_threads": wide, **ratios}
         print(f"{row:<18} one {one}  {given.seeds} {many}  {ratios}", flush=True)
-        RESULT.write_text(json.dumps(results, indent=2) + "\n")
+        RESULT.write_text(json.dumps({"machine": about, "rows": results}, indent=2, default=asdict) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ class Rows:
         """Each learner's 2-norm, [S]; on a CPU by numpy, in a third of torch's time."""
         if self._arrays is None:
             return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(r, dim=1) for r in self.rows]), dim=0)
-        squares = [sum(float(np.dot(rows[k], rows[k])) for rows in self._arrays) for k in range(self.learners)]
-        return torch.from_numpy(np.sqrt(squares, dtype=np.float32))
+        squares = np.sum([np.vecdot(row, row) for row in self._arrays], axis=0)
+        return torch.from_numpy(np.sqrt(squares))
 
     def clip(self, most: float) -> Tensor:
         """Scales each learner's row to a norm of at most `most`, in place; the norms of before."""
