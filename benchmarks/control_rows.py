@@ -26,7 +26,7 @@ ROWS = [
     ("ddpg", "Pendulum-v1", 20_000, 3),
     ("td3", "Pendulum-v1", 20_000, 3),
     ("sac", "Pendulum-v1", 20_000, 3),
-    ("sac", "MountainCarContinuous-v0", 50_000, 3),
+    ("sac", "MountainCarContinuous-v0", 50_000, 6),
     ("ppo", "HalfCheetah-v5", 200_000, 3),
     ("ppo", "Hopper-v5", 200_000, 3),
     ("sac", "HalfCheetah-v5", 30_000, 3),
