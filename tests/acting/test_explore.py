@@ -120,7 +120,7 @@ def idle(obs, _):
 class Broken:
     """Two worlds that give a bad number at their third step."""
 
-    env_id, obs_dim, num_envs, actions = "Broken-v0", 1, 2, Discrete(2)
+    env_id, obs_dim, num_envs, actions, layout = "Broken-v0", 1, 2, Discrete(2), None
 
     def __init__(self, what, value):
         self.what, self.value, self.steps, self.obs = what, value, 0, torch.zeros(2, 1)

@@ -32,6 +32,7 @@ class Tabular:
             np.eye(self.states, dtype=np.float32) if seen is None else np.eye(max(seen) + 1, dtype=np.float32)[seen]
         )
         self.env_id, self.obs_dim, self.actions = "Tabular", self.seen.shape[1], Discrete(n)
+        self.layout = None
         self.reset(0)
 
     @property

@@ -13,10 +13,12 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from onepolicy.acting.collect import WINDOW
 from onepolicy.data.frames import FrameReplay
 from onepolicy.data.replay import Floats, Replay
+from onepolicy.envs.joined import joined
 from onepolicy.envs.vector import Box, ControlEnv, Discrete
 from onepolicy.errors import ConfigError, DataError
 from onepolicy.nn.legal import LOWEST
@@ -29,7 +31,8 @@ Choose = Callable[[Floats, Sequence[np.random.Generator]], NDArray[Any]]
 
 @final
 class Explorer:
-    """Plays learner s in envs[s], all with as many worlds, and puts each step into the memory.
+    """Plays learner s in envs[s], all with as many worlds, and puts each step into the memory. The worlds are stepped
+    as one, `env`; those that were given may stand still.
 
     seeds: one a learner, of the draws of its actions. random_steps: steps each learner begins with that any action is
     as good for. steps: environment steps of each learner so far, over all its worlds.
@@ -46,10 +49,10 @@ class Explorer:
         worlds = {env.num_envs for env in envs}
         if len(envs) != len(seeds) or worlds != {replay.num_envs}:
             raise ConfigError(f"{len(envs)} sets of {sorted(worlds)} worlds for {len(seeds)} learners; each needs one.")
-        self.envs, self.replay, self.seeds, self.random_steps = list(envs), replay, tuple(seeds), random_steps
+        self.env, self.replay, self.seeds, self.random_steps = joined(envs), replay, tuple(seeds), random_steps
         self.rngs = [derive_rng(seed, "act") for seed in seeds]
         self.steps = 0
-        self.obs: NDArray[Any] = np.stack([env.obs.numpy() for env in envs])
+        self.obs: NDArray[Any] = self._rows(self.env.obs).copy()
         shape = self.obs.shape[:2]
         self._total, self._length = np.zeros(shape), np.zeros(shape, np.int64)
         self.windows: list[deque[tuple[float, int]]] = [deque(maxlen=WINDOW) for _ in envs]
@@ -60,18 +63,17 @@ class Explorer:
         Raises: DataError for an observation or reward that is not finite, naming env, seed, world and step.
         """
         action = self._any() if self.steps < self.random_steps else choose(self.obs, self.rngs)
-        found = [env.step(torch.from_numpy(mine)) for env, mine in zip(self.envs, action, strict=True)]
+        found = self.env.step(torch.from_numpy(action.reshape(-1, *action.shape[2:])))
         reward, next_obs, terminated, truncated = (
-            _stack([getattr(step, name).numpy() for step in found])
-            for name in ("reward", "final_obs", "terminated", "truncated")
+            self._rows(part) for part in (found.reward, found.final_obs, found.terminated, found.truncated)
         )
-        obs = _stack([step.obs.numpy() for step in found]).copy()  # the world may write over its own
+        obs = self._rows(found.obs).copy()  # the world may write over its own
         self.steps += self.replay.num_envs
         if not math.isfinite(_square(next_obs) + _square(obs) + _square(reward)):
             self._refuse(next_obs, obs, reward)
         self.replay.add(self.obs, action, reward, next_obs, terminated, truncated)
         self.obs = obs
-        self._total += _stack([(step.reward if step.raw_reward is None else step.raw_reward).numpy() for step in found])
+        self._total += reward if found.raw_reward is None else self._rows(found.raw_reward)
         self._length += 1
         ended = terminated | truncated
         if np.count_nonzero(ended):
@@ -98,7 +100,7 @@ class Explorer:
     def state_dict(self) -> dict[str, Any]:
         """The worlds, the memory, the generators and the episodes under way."""
         return {
-            "envs": [env.state_dict() for env in self.envs],
+            "env": self.env.state_dict(),
             "obs": self.obs.copy(),
             "replay": self.replay.state_dict(),
             "rngs": [rng.bit_generator.state for rng in self.rngs],
@@ -110,20 +112,23 @@ class Explorer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of state_dict. Where worlds could not be saved and start anew, so do their returns."""
-        for env, saved in zip(self.envs, state["envs"], strict=True):
-            env.load_state_dict(saved)
+        self.env.load_state_dict(state["env"])
         self.replay.load_state_dict(state["replay"])
         for rng, saved in zip(self.rngs, state["rngs"], strict=True):
             rng.bit_generator.state = saved
         self.steps = state["steps"]
-        self.obs = np.stack([env.obs.numpy() for env in self.envs])
+        self.obs = self._rows(self.env.obs).copy()
         same = (self.obs == state["obs"]).all(axis=-1)
         self._total, self._length = np.where(same, state["total"], 0.0), np.where(same, state["length"], 0)
         self.windows = [deque(map(tuple, window), maxlen=WINDOW) for window in state["windows"]]
 
+    def _rows(self, values: Tensor) -> NDArray[Any]:
+        """What all worlds gave, [S N, ...], as each learner's, [S, N, ...]."""
+        return values.numpy().reshape(len(self.seeds), self.replay.num_envs, *values.shape[1:])
+
     def _any(self) -> NDArray[Any]:
         """Actions alike over all that are legal; in a box without bounds, from the unit cube around 0."""
-        actions, worlds = self.envs[0].actions, self.replay.num_envs
+        actions, worlds = self.env.actions, self.replay.num_envs
         if not isinstance(actions, Box):
             if actions.masked:
                 legal = self.obs[..., -actions.bits :] > 0.5
@@ -142,7 +147,7 @@ class Explorer:
             if len(bad):
                 learner, world = bad[0][:2]
                 raise DataError(
-                    f"{self.envs[0].env_id} gave the {what} {values[learner, world].tolist()} in world {world} of "
+                    f"{self.env.env_id} gave the {what} {values[learner, world].tolist()} in world {world} of "
                     f"seed {self.seeds[learner]} at step {self.steps}; it must be finite. Look for the cause in the "
                     "environment, or for actions that are too large."
                 )
@@ -152,11 +157,6 @@ def _square(values: NDArray[Any]) -> float:
     """The sum of all squares, finite only where all values are; in a fifth of the time of np.isfinite(...).all()."""
     flat = values.reshape(-1)
     return float(np.dot(flat, flat))
-
-
-def _stack(rows: list[NDArray[Any]]) -> NDArray[Any]:
-    """np.stack, but of one array a view of it, in a tenth of the time."""
-    return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
 
 def any_legal(legal: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onepolicy.batch import EnvStep
 from onepolicy.envs.batched import Batched
+from onepolicy.envs.scaled import Scaled
 from onepolicy.envs.vector import ControlEnv
 from onepolicy.errors import ConfigError
 
@@ -18,12 +19,18 @@ from onepolicy.errors import ConfigError
 def joined(envs: Sequence[ControlEnv]) -> ControlEnv:
     """`envs`, alike but for their seeds, as one; the copies of the first come first, and each copy stays its own.
 
-    Worlds of arrays become one of longer arrays; others are stepped in turn. `reset` of what is returned is by one
+    One world is that world itself. Worlds of arrays become one of longer arrays, also `Scaled`; others are stepped in
+    turn. `reset` of what is returned is by one
     seed for all, as of any world.
     Raises: ConfigError for worlds of different names.
     """
     if len({env.env_id for env in envs}) != 1:
         raise ConfigError(f"{sorted({env.env_id for env in envs})} cannot be joined; all must be the same world.")
+    if len(envs) == 1:
+        return envs[0]
+    scaled = [env.inner for env in envs if isinstance(env, Scaled)]
+    if len(scaled) == len(envs):
+        return Scaled(joined(scaled))
     batched = [env for env in envs if isinstance(env, Batched)]
     if len(batched) < len(envs) or len({env.max_steps for env in batched}) != 1:
         return Joined(envs)

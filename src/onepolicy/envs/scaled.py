@@ -33,34 +33,34 @@ def bounds(env: ControlEnv) -> tuple[Tensor, Tensor]:
 
 @final
 class Scaled:
-    """`env` with actions in [-1, 1], mapped onto its bounds as it is stepped. All else is the world's own.
+    """`env` with actions in [-1, 1], mapped onto its bounds as it is stepped. All else is the world's own, `inner`.
 
     Raises: ConfigError as `bounds`.
     """
 
     def __init__(self, env: ControlEnv) -> None:
         low, high = bounds(env)
-        self._env, self._middle, self._half = env, (low + high) / 2, (high - low) / 2
+        self.inner, self._middle, self._half = env, (low + high) / 2, (high - low) / 2
         self.actions: ActionSpace = Box((-1.0,) * len(low), (1.0,) * len(low))
         self.env_id, self.obs_dim, self.num_envs, self.layout = env.env_id, env.obs_dim, env.num_envs, env.layout
 
     @property
     def obs(self) -> Tensor:
         """What to act on next, [N, D] float32."""
-        return self._env.obs
+        return self.inner.obs
 
     def reset(self, seed: int) -> Tensor:
         """New episodes in all copies; the first observations [N, D]."""
-        return self._env.reset(seed)
+        return self.inner.reset(seed)
 
     def step(self, action: Tensor) -> EnvStep:
         """One step of every copy. action [N, A] float32; held within [-1, 1]."""
-        return self._env.step(self._middle + self._half * action.clamp(-1.0, 1.0))
+        return self.inner.step(self._middle + self._half * action.clamp(-1.0, 1.0))
 
     def state_dict(self) -> dict[str, Any]:
         """The world's."""
-        return self._env.state_dict()
+        return self.inner.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of state_dict."""
-        self._env.load_state_dict(state)
+        self.inner.load_state_dict(state)
