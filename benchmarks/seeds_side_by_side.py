@@ -17,22 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from common import machine
-from onepolicy.nn.state_noise import SdeOptions
+from common import RESULTS, machine, write_json
 
 ROWS: dict[str, dict[str, Any]] = {
     "ppo/CartPole-v1": {"steps": 50_000},
     "a2c/CartPole-v1": {"steps": 50_000},
     "ppo/Acrobot-v1": {"steps": 40_960},
-    "ppo/Pendulum-v1": {"steps": 20_480, "sde": SdeOptions()},
+    "ppo/Pendulum-v1": {"steps": 20_480, "sde__use": False},
     "dqn/CartPole-v1": {"steps": 20_000, "hidden": (64, 64)},
     "sac/Pendulum-v1": {"steps": 2_000},
 }
-RESULT = Path(__file__).parent / "results" / "seeds_side_by_side.json"
+RESULT = RESULTS / "seeds_side_by_side.json"
 
 
 def train(row: str, seeds: int, threads: int) -> dict[str, float]:
@@ -86,7 +83,7 @@ def main() -> None:
         }
         results[row] = {"seeds": given.seeds, **ROWS[row], "one": one, "many": many, "many_threads": wide, **ratios}
         print(f"{row:<18} one {one}  {given.seeds} {many}  {ratios}", flush=True)
-        RESULT.write_text(json.dumps({"machine": about, "rows": results}, indent=2, default=asdict) + "\n")
+        write_json(RESULT, {"machine": about, "rows": results})
 
 
 if __name__ == "__main__":

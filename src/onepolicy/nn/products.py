@@ -64,25 +64,20 @@ class Product:
     """
 
     def __init__(self, x: Tensor, y: Tensor, out: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> None:
-        self._parts: list[tuple[Tensor, Callable[[], Tensor]]] = []
-        self._whole: Callable[[], object] | None = None
-        self._relu = partial(torch.relu_, out) if relu else None
         if onednn(x, y.shape[2]):
             pairs = _pairs(x, y, bias, "relu" if relu else "none")
-            self._parts = list(zip(out.unbind(), pairs, strict=True))
-        elif bias is None:
-            self._whole = partial(torch.bmm, x, y, out=out)
-        else:
-            self._whole = partial(torch.baddbmm, bias, x, y, out=out)
+            self._stages = [partial(_fill, room, pair) for room, pair in zip(out.unbind(), pairs, strict=True)]
+            return
+        whole = partial(torch.bmm, x, y) if bias is None else partial(torch.baddbmm, bias, x, y)
+        self._stages = [partial(whole, out=out), *([partial(torch.relu_, out)] if relu else [])]
 
     def __call__(self) -> None:
-        for room, multiply in self._parts:
-            room.copy_(multiply())
-        if self._whole is None:
-            return
-        self._whole()
-        if self._relu is not None:
-            self._relu()
+        for stage in self._stages:
+            stage()
+
+
+def _fill(room: Tensor, multiply: Callable[[], Tensor]) -> Tensor:
+    return room.copy_(multiply())
 
 
 class _Product(torch.autograd.Function):
