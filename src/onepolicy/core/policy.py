@@ -181,7 +181,7 @@ def policy_loss(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss
     value/loss with a critic.
     Raises: ConfigError when a coefficient needs what the batch or the policy lacks; DataError for unequal shapes.
     """
-    _check(evaluation, batch, weight, loss)
+    require_fitting(evaluation, batch, weight, loss)
     element, parts = loss_elements(evaluation, batch, loss)
     with torch.no_grad():
         rows = torch.stack(list(parts.values())).view(len(parts), -1)
@@ -253,7 +253,8 @@ def _value_error(
     return clipped_squared_error(counted(value), counted(old), counted(target), clip=clip)
 
 
-def _check(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss: PolicyLoss) -> None:
+def require_fitting(evaluation: Evaluation, batch: PolicyBatch, weight: Tensor, loss: PolicyLoss) -> None:
+    """Raises: ConfigError when a coefficient needs what the batch or the policy lacks; DataError for unequal shapes."""
     check.same_shape(
         mask=batch.mask,
         weight=weight,

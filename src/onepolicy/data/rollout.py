@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -145,5 +145,18 @@ def minibatches(batch: PolicyBatch, size: int, *seed: int | str) -> Iterator[Pol
         yield batch
         return
     order = torch.from_numpy(derive_rng(*seed).permutation(len(batch)))
-    for part in order.split(size):
-        yield batch.rows(part)
+    if _bytes(batch.inputs) > AT_ONCE:
+        yield from (batch.rows(part) for part in order.split(size))
+        return
+    shuffled = batch.rows(order)
+    yield from (shuffled.rows(slice(start, start + size)) for start in range(0, len(batch), size))
+
+
+AT_ONCE = 1 << 26
+"""Bytes of observations up to which a batch is shuffled at once, so that its parts are views: a tenth of the calls."""
+
+
+def _bytes(inputs: Any) -> int:
+    """Of observations, or of sequences."""
+    obs = inputs.obs if isinstance(inputs, SequenceInputs) else inputs
+    return int(obs.numel() * obs.element_size())

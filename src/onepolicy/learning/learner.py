@@ -18,14 +18,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from onepolicy.batch import Evaluation, PolicyBatch, TokenInputs
+from onepolicy.batch import Evaluation, LossOutput, PolicyBatch, TokenInputs
 from onepolicy.core.policy import PolicyLoss, policy_loss
 from onepolicy.core.reduce import Reduction, loss_count, loss_weights
+from onepolicy.core.slopes import policy_slopes
 from onepolicy.data.packing import split_by_tokens
 from onepolicy.errors import ConfigError, TrainingError
 from onepolicy.learning.distributed import sum_over_ranks, world_size
 from onepolicy.learning.optim import OptimConfig, precision_context
 from onepolicy.learning.stepper import Guard, Stepper, out_of_memory
+from onepolicy.nn.policy_gradient import PolicyGradient, by_hand
 from onepolicy.types import Metrics
 
 
@@ -83,7 +85,8 @@ class PolicyLearner:
         self.micro_tokens = micro_tokens
         self.stepper = Stepper(policy, optim, guard, dump_dir, apart=apart, scale=apart_lr)
         self.dtype = torch.float64 if self.stepper.parameters[0].dtype == torch.float64 else torch.float32
-        self._weighed: tuple[Tensor, Reduction, Tensor] | None = None
+        self._hand: PolicyGradient | None = None
+        self._weighed: tuple[Tensor, Reduction] | None = None
 
     def step(self, batch: PolicyBatch, mix: Sequence[Mixed] = ()) -> Metrics:
         """One optimizer step on `batch`, and on what is mixed in; returns its metrics.
@@ -137,28 +140,49 @@ class PolicyLearner:
         sums: dict[str, Tensor] = {}
         gaps: list[Tensor] = []
         for micro, part in _micro_batches(batch, weight, budget):
-            with precision_context(self.optim, weight.device):
-                evaluation = (policy or self.policy).evaluate(micro.inputs, micro.action)
-            out = policy_loss(evaluation, micro, part, loss)
-            out.loss.backward()  # type: ignore[no-untyped-call]
+            logp, out = self._differentiate(policy or self.policy, micro, part, loss)
             values = {**out.metrics, "learner/loss": out.loss.detach()}
             sums = {name: sums[name] + value for name, value in values.items()} if gaps else values
-            difference = torch.where(micro.mask, evaluation.logp.detach() - micro.logp_behaviour, 0.0)
+            difference = torch.where(micro.mask, logp - micro.logp_behaviour, 0.0)
             gaps.append(torch.linalg.vector_norm(difference, math.inf))
         return sums, torch.stack(gaps).max(), len(gaps)
+
+    def _differentiate(
+        self, policy: Any, batch: PolicyBatch, weight: Tensor, loss: PolicyLoss
+    ) -> tuple[Tensor, LossOutput]:
+        """The log-probs of a batch and its loss, whose gradient is added to the parameters'."""
+        hand = self._gradient_of(policy) if loss.value_coef and batch.value_target is not None else None
+        if hand is not None:
+            evaluation = hand.evaluate(batch.inputs, batch.action)
+            out, slopes = policy_slopes(evaluation, batch, weight, loss)
+            hand.backward(slopes)
+            return evaluation.logp, out
+        with precision_context(self.optim, weight.device):
+            evaluation = policy.evaluate(batch.inputs, batch.action)
+        out = policy_loss(evaluation, batch, weight, loss)
+        out.loss.backward()  # type: ignore[no-untyped-call]
+        return evaluation.logp.detach(), out
+
+    def _gradient_of(self, policy: Any) -> PolicyGradient | None:
+        """The learner's own policy with its gradient by hand, where that is known."""
+        if self._hand is None or not self._hand.current:
+            self._hand = PolicyGradient(self.policy) if by_hand(self.policy) else None
+        return self._hand if policy is self.policy and self.optim.precision == "fp32" else None
 
     def _weights(self, mask: Tensor, reduction: Reduction) -> Tensor:
         """Loss weights of the local rows, normalised by the count over all ranks.
 
-        Epochs over one minibatch hand over the same mask, whose weights are kept; not with several ranks, which must
-        all take part in a count.
+        Where everything counts they are kept for the next batch of that shape; not with several ranks, which must all
+        take part in a count.
         """
+        whole = world_size() == 1 and mask.device.type == "cpu" and bool(mask.all())
         known = self._weighed
-        if known is not None and known[0] is mask and known[1] == reduction and world_size() == 1:
-            return known[2]
+        if whole and known is not None and known[0].shape == mask.shape and known[1] == reduction:
+            return known[0]
         count = sum_over_ranks([loss_count(mask, reduction)])[0].clamp(min=1)
         weight = loss_weights(mask, reduction, count=count, length=self.length, dtype=self.dtype)
-        self._weighed = mask, reduction, weight
+        if whole:
+            self._weighed = weight, reduction
         return weight
 
     def _smaller(self, batch: PolicyBatch, budget: int | None, error: BaseException) -> int:

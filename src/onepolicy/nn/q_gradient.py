@@ -1,13 +1,11 @@
-"""Q of plain layers, its error on transitions and the gradient of that, by hand in arrays made once.
+"""Q of plain layers, its error on transitions and the gradient of that, by hand in arrays made once (bound.py).
 
-What autograd does, without it: for small networks its bookkeeping takes longer than their arithmetic. What is seen and
-what followed go through the network together. Not in: dueling streams, images, masks, which autograd differentiates.
+What is seen and what followed go through the network together. Not in: dueling streams, images, masks, which autograd
+differentiates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import cast, final
 
 import numpy as np
@@ -15,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onepolicy.nn.products import Product
+from onepolicy.nn.bound import Bound
 from onepolicy.nn.stacked import StackedQ
-from onepolicy.nn.stacked_layers import NARROW
 
 Values = NDArray[np.float32]
 _ONE = np.float32(1.0)
@@ -30,91 +27,42 @@ def by_hand(q: StackedQ) -> bool:
 
 
 class QValues:
-    """Q of S networks on up to B rows each, in arrays that every call overwrites.
+    """Q of S networks on up to B rows each, in arrays that every call overwrites. learn: see QGradient."""
 
-    rooms: what each layer sees, and the values, [S, B, width].
-    """
-
-    def __init__(self, q: StackedQ, rows: int) -> None:
-        self.parameters = [cast(Tensor, q.body._parameters[name]).detach() for pair in q.body.layers for name in pair]
-        self.weights, self.biases, self.rows = self.parameters[::2], self.parameters[1::2], rows
-        learners, width, _ = self.weights[0].shape
-        widths = [width, *(weight.shape[2] for weight in self.weights)]
-        self.rooms = [torch.empty(learners, rows, width) for width in widths]
-        self._values = self.rooms[-1].numpy()
-        self._programs: dict[int, list[Callable[[], object]]] = {}
+    def __init__(self, q: StackedQ, rows: int, *, learn: int = 0) -> None:
+        parameters = [cast(Tensor, q.body._parameters[name]) for pair in q.body.layers for name in pair]
+        self.rows, self.layers = rows, Bound(parameters, rows, "relu", learn=learn)
 
     @torch.no_grad()
     def forward(self, *obs: Tensor) -> Values:
         """Q [S, B, A] of observations [S, ., D], one after the other."""
         rows = 0
         for part in obs:
-            self.rooms[0][:, rows : rows + part.shape[1]] = part
+            self.layers.seen[:, rows : rows + part.shape[1]] = part
             rows += part.shape[1]
-        if rows not in self._programs:
-            self._programs[rows] = self._program(rows)
-        for layer in self._programs[rows]:
-            layer()
-        return self._values[:, :rows]
-
-    def _program(self, rows: int) -> list[Callable[[], object]]:
-        """The layers, on the first `rows` rows: each fills the next room."""
-        *hidden, last = (room[:, :rows] for room in self.rooms)
-        found: list[Callable[[], object]] = [
-            Product(x, weight, out, bias, relu=True)
-            for x, weight, out, bias in zip(hidden, self.weights, hidden[1:], self.biases, strict=False)
-        ]
-        weight, bias = self.weights[-1], self.biases[-1]
-        if weight.shape[2] > NARROW:
-            return [*found, Product(hidden[-1], weight, last, bias)]
-        across = weight.transpose(1, 2).contiguous()  # a narrow layer's weight, the other way round
-        turn = partial(across.copy_, weight.transpose(1, 2))
-        return [*found, turn, Product(hidden[-1], across.transpose(1, 2), last, bias)]
+        return self.layers.forward(rows).numpy()
 
 
 @final
 class QGradient(QValues):
     """Mean Huber loss (bound 1) of the TD error of S networks on B rows each, and its gradients.
 
-    The first B rows of a `forward`, of up to 2 B, are those that are learnt from. gradients: of each parameter of `q`,
-    in their order, overwritten by the next `backward`.
+    The first B rows of a `forward`, of up to 2 B, are those that are learnt from.
     """
 
     def __init__(self, q: StackedQ, rows: int) -> None:
-        super().__init__(q, 2 * rows)
+        super().__init__(q, 2 * rows, learn=rows)
         self.batch = rows
-        self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
-        self.places = np.arange(len(self.weights[0]))[:, None], np.arange(rows)[None]
-        self._backward = self._back()
+        self.places = np.arange(q.body.learners)[:, None], np.arange(rows)[None]
+        self._rate = self.layers.rates[-1].numpy()
 
     @torch.no_grad()
     def backward(self, action: NDArray[np.int64], slope: Values) -> list[Tensor]:
-        """The gradients, from that of each learner's loss in the Q of the action taken, [S, B]; after `forward`."""
-        self.rate[:] = 0.0
-        self.rate[(*self.places, action)] = slope
-        for stage in self._backward:
-            stage()
-        return self.gradients
-
-    def _back(self) -> list[Callable[[], object]]:
-        """From the rate of the last layer, the gradients of all, last layer first."""
-        rates = [torch.empty(len(w), self.batch, w.shape[2]) for w in self.weights]
-        self.rate = rates[-1].numpy()
-        found: list[Callable[[], object]] = []
-        for place in reversed(range(len(self.weights))):
-            into, rate, weight = self.rooms[place][:, : self.batch], rates[place], self.weights[place]
-            mine, bias = self.gradients[2 * place : 2 * place + 2]
-            if weight.shape[2] > NARROW:
-                found.append(Product(into.transpose(1, 2), rate, mine))
-            else:
-                across = torch.empty(len(weight), weight.shape[2], weight.shape[1])
-                found += [Product(rate.transpose(1, 2), into, across), partial(mine.copy_, across.transpose(1, 2))]
-            found.append(partial(torch.sum, rate, 1, keepdim=True, out=bias))
-            if place:
-                below = rates[place - 1]
-                undo = partial(torch.ops.aten.threshold_backward.grad_input, below, into, 0, grad_input=below)
-                found += [Product(rate, weight.transpose(1, 2), below), undo]
-        return found
+        """The gradients of each parameter of `q`, in their order, from that of each learner's loss in the Q of the
+        action taken, [S, B]; after `forward`. The next call overwrites them."""
+        self._rate[:] = 0.0
+        self._rate[(*self.places, action)] = slope
+        return self.layers.backward()
 
 
 def huber(error: Values) -> tuple[Values, Values]:
