@@ -13,7 +13,7 @@ from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.mlp import NetworkOptions
 from onepolicy.nn.multi import MultiCategoricalPolicy
 from onepolicy.nn.policies import CategoricalPolicy, GaussianPolicy
-from onepolicy.nn.policy_gradient import SIZES, PolicyGradient, by_hand
+from onepolicy.nn.policy_gradient import SIZES, gradient_of
 
 DIM, OUT = 5, 3
 
@@ -50,7 +50,7 @@ def by_autograd(policy, obs, action, slopes):
 def test_it_says_what_evaluate_does_and_its_gradient_is_autograd_s(kind, activation, hidden):
     """To 1e-5 of the largest; the widest layers are large enough for the other library of products."""
     policy = policy_of(kind, activation, hidden)
-    mine = PolicyGradient(policy)
+    mine = gradient_of(policy)
     for lead in ((40, 1), (6, 4), (1, 1)):
         obs, action = taken(kind, *lead)
         expected, gradients = by_autograd(policy, obs, action, slopes_of(*lead))
@@ -67,7 +67,7 @@ def test_it_says_what_evaluate_does_and_its_gradient_is_autograd_s(kind, activat
 def test_gradients_add_up_as_autograd_s_do(kind):
     """Two parts of one size, then one of another: the sum of the three."""
     policy = policy_of(kind)
-    mine, total = PolicyGradient(policy), [torch.zeros_like(p) for p in policy.parameters()]
+    mine, total = gradient_of(policy), [torch.zeros_like(p) for p in policy.parameters()]
     for part, lead in enumerate(((10, 1), (10, 1), (7, 1))):
         obs, action = taken(kind, *lead, seed=part)
         _, gradients = by_autograd(policy, obs, action, slopes_of(*lead, seed=part))
@@ -80,7 +80,7 @@ def test_gradients_add_up_as_autograd_s_do(kind):
 
 def test_more_sizes_than_are_kept_change_nothing():
     policy = policy_of("gaussian")
-    mine = PolicyGradient(policy)
+    mine = gradient_of(policy)
     for rows in (*range(1, SIZES + 4), 1):
         obs, action = taken("gaussian", rows, 1)
         torch.testing.assert_close(mine.evaluate(obs, action).logp, policy.evaluate(obs, action).logp.detach())
@@ -114,21 +114,21 @@ def test_a_learner_by_hand_learns_what_one_by_autograd_does(kind):
 
 
 def test_where_it_is_not_known_autograd_stays():
-    assert by_hand(policy_of("gaussian"))
-    assert by_hand(policy_of("categorical"))
-    assert not by_hand(policy_of("gaussian").double())
-    assert not by_hand(CategoricalPolicy(8, 3, masked=True))
-    assert not by_hand(CategoricalPolicy(8, 3, recurrent="lstm"))
-    assert not by_hand(MultiCategoricalPolicy(8, (3, 2)))
+    assert gradient_of(policy_of("gaussian"))
+    assert gradient_of(policy_of("categorical"))
+    assert not gradient_of(policy_of("gaussian").double())
+    assert not gradient_of(CategoricalPolicy(8, 3, masked=True))
+    assert not gradient_of(CategoricalPolicy(8, 3, recurrent="lstm"))
+    assert not gradient_of(MultiCategoricalPolicy(8, (3, 2)))
     held = policy_of("gaussian")
     held.log_std.requires_grad_(False)
-    assert not by_hand(held)
+    assert not gradient_of(held)
 
 
 def test_it_notices_that_weights_were_moved_or_held():
     """What it sees would be stale: the learner asks and makes another, or leaves it to autograd."""
     policy = policy_of("categorical")
-    mine = PolicyGradient(policy)
+    mine = gradient_of(policy)
     assert mine.current
     policy.load_state_dict(deepcopy(policy.state_dict()))
     assert mine.current

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 import onepolicy as op
+from onepolicy.batch import Evaluation
 from onepolicy.core.advantages import whiten
 from onepolicy.core.value import explained_variance
 from onepolicy.envs.vector import make
 from onepolicy.errors import ModelError, TrainingError
+from onepolicy.nn.mlp import NetworkOptions
 from onepolicy.nn.policies import CategoricalPolicy, GaussianPolicy
+from onepolicy.nn.policy_gradient import PolicyGradient
 from onepolicy.nn.stacked_policy import StackedPolicy
 from onepolicy.recipes import control, lockstep, side_by_side
 from onepolicy.recipes.control_config import Config
@@ -25,6 +28,7 @@ KINDS = {
     "whole": Config(**SMALL, batch_size=64, epochs=3, steps=192, norm_obs=True, norm_reward=True),
     "a2c": Config(**SMALL, algo="a2c", lam=1.0, steps=192),
     "gaussian": Config(**SMALL, env="MountainCarContinuous-v0", batch_size=20, epochs=2, steps=144),
+    "relu": Config(**SMALL, batch_size=20, epochs=2, steps=96, network=NetworkOptions("relu", orthogonal=False)),
 }
 ONLY_ALONE = {"learner/oom_retries", "learner/skipped", "learner/micro_batches"}
 
@@ -116,10 +120,12 @@ def test_rows_are_whitened_and_explained_as_whole_batches_are():
 
 
 @pytest.mark.parametrize("policy", [CategoricalPolicy, GaussianPolicy])
-def test_the_stack_s_gradient_is_that_of_each_policy(policy):
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_stack_s_gradient_is_that_of_each_policy(policy, activation):
     """d loss_s / d parameters of policy s, against autograd through the policies one by one."""
-    alone = [policy(3, 2, hidden=(5, 4), seed=seed) for seed in (0, 1)]
-    copies = [policy(3, 2, hidden=(5, 4), seed=seed) for seed in (0, 1)]
+    options = NetworkOptions(activation=activation)
+    alone = [policy(3, 2, hidden=(5, 4), seed=seed, options=options) for seed in (0, 1)]
+    copies = [policy(3, 2, hidden=(5, 4), seed=seed, options=options) for seed in (0, 1)]
     stack = StackedPolicy(copies)
     rng = torch.Generator().manual_seed(0)
     obs = torch.randn(2, 7, 3, generator=rng)
@@ -127,8 +133,9 @@ def test_the_stack_s_gradient_is_that_of_each_policy(policy):
         torch.randn(2, 7, 2, generator=rng) if policy is GaussianPolicy else torch.randint(2, (2, 7), generator=rng)
     )
     weights = torch.randn(3, 2, 7, generator=rng)
-    said = stack.evaluate(obs, action)
-    (weights[0] * said.logp + weights[1] * said.entropy + weights[2] * said.value).sum().backward()
+    mine = PolicyGradient(stack, stack.activation, stacked=True)
+    said = mine.evaluate(obs, action)
+    mine.backward(Evaluation(*weights))
     stacked = dict(stack.named_parameters())
     for k, each in enumerate(alone):
         one = each.evaluate(obs[k], action[k])

@@ -27,7 +27,7 @@ from onepolicy.errors import ConfigError, TrainingError
 from onepolicy.learning.distributed import sum_over_ranks, world_size
 from onepolicy.learning.optim import OptimConfig, precision_context
 from onepolicy.learning.stepper import Guard, Stepper, out_of_memory
-from onepolicy.nn.policy_gradient import PolicyGradient, by_hand
+from onepolicy.nn.policy_gradient import PolicyGradient, gradient_of
 from onepolicy.types import Metrics
 
 
@@ -166,7 +166,7 @@ class PolicyLearner:
     def _gradient_of(self, policy: Any) -> PolicyGradient | None:
         """The learner's own policy with its gradient by hand, where that is known."""
         if self._hand is None or not self._hand.current:
-            self._hand = PolicyGradient(self.policy) if by_hand(self.policy) else None
+            self._hand = gradient_of(self.policy)
         return self._hand if policy is self.policy and self.optim.precision == "fp32" else None
 
     def _weights(self, mask: Tensor, reduction: Reduction) -> Tensor:

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from onepolicy.batch import PolicyBatch
-from onepolicy.core.policy import PolicyLoss, loss_elements
+from onepolicy.core.policy import PolicyLoss
+from onepolicy.core.slopes import row_slopes
 from onepolicy.errors import TrainingError
 from onepolicy.learning.direct import DirectStep
 from onepolicy.learning.optim import OptimConfig, lr_at, make_optimizer
+from onepolicy.nn.policy_gradient import PolicyGradient
 from onepolicy.nn.stacked_policy import StackedPolicy
 
 
@@ -115,6 +117,7 @@ class StackedPolicyLearner:
 
     def __init__(self, policy: StackedPolicy, seeds: tuple[int, ...], loss: PolicyLoss, *, optim: OptimConfig) -> None:
         self.policy, self.loss = policy, loss
+        self.gradient = PolicyGradient(policy, policy.activation, stacked=True)
         self.optimizer = StackedOptimizer(policy.parameters(), seeds, optim)
 
     def step(self, batch: PolicyBatch) -> dict[str, Tensor]:
@@ -122,14 +125,12 @@ class StackedPolicyLearner:
 
         Raises: TrainingError for a loss that is not finite, naming the seed.
         """
-        evaluation = self.policy.evaluate(batch.inputs, batch.action)
-        element, parts = loss_elements(evaluation, batch, self.loss)
-        with torch.no_grad():
-            means = torch.stack(list(parts.values())).mean(-1)
-            gap = (evaluation.logp - batch.logp_behaviour).abs().amax(-1)
+        evaluation = self.gradient.evaluate(batch.inputs, batch.action)
+        found, slopes = row_slopes(evaluation, batch, self.loss)
+        gap = (evaluation.logp - batch.logp_behaviour).abs().amax(-1)
         lr = lr_at(self.optimizer.config, self.optimizer.steps)
-        found = dict(zip(parts, means, strict=True))
-        found |= {"learner/loss": self.optimizer.step(element.mean(-1)), "learner/logp_gap": gap}
+        self.optimizer.apply(found["learner/loss"], lambda: self.gradient.gradients(slopes))
+        found["learner/logp_gap"] = gap
         if self.optimizer.norm is not None:
             found["learner/grad_norm"] = self.optimizer.norm
         return found | {"learner/lr": torch.full_like(gap, lr)}

@@ -25,10 +25,10 @@ class Bound:
     """G networks of affine layers on up to `rows` rows each.
 
     parameters: weight [G, in, out] and bias [G, 1, out] of each layer, float32 on a CPU, seen as they are at each call.
-    last: whether the activation follows the last layer as well. shared: whether all networks see the same rows, which
-    are then [1, rows, in]. rooms: what each layer sees, [G, rows, in], and what comes out of the last. rates: the
-    gradient in each layer's output, before its activation. gradients: of each parameter, in their order; `gradients`
-    and `rates` are there where `learn` is given, the rows that are learnt from: the first of a forward pass.
+    each: how many networks, one after the other, see the same rows. last: whether the activation follows the last layer
+    as well. seen: where those rows go, [G / each, rows, in]. rooms: what each layer sees, [G, rows, in], and what comes
+    out of the last. learn: the rows that are learnt from, the first of a forward pass; 0 for none. rates: the gradient
+    in what each layer gives, [G, learn, out]. gradients: of each parameter, in their order.
     """
 
     def __init__(
@@ -37,17 +37,21 @@ class Bound:
         rows: int,
         activation: Literal["relu", "tanh"],
         *,
+        each: int = 1,
         learn: int = 0,
         last: bool = False,
-        shared: bool = False,
     ) -> None:
         self.parameters = [parameter.detach() for parameter in parameters]
         self.weights, self.biases = self.parameters[::2], self.parameters[1::2]
         self.rows, self.activation, self.learn, self.last = rows, activation, learn, last
         networks, width, _ = self.weights[0].shape
-        self.seen = torch.empty(1 if shared else networks, rows, width)
+        self.seen = torch.empty(networks // each, rows, width)
+        beside = self.seen.unsqueeze(1).expand(-1, each, -1, -1)
+        into = beside.reshape(networks, rows, width)
+        known = into.data_ptr() == self.seen.data_ptr()  # a view, not a copy: of one row of networks, or each its own
+        self._spread = None if known else partial(into.view(beside.shape).copy_, beside)
         made = [torch.empty(networks, rows, weight.shape[2]) for weight in self.weights]
-        self.rooms = [self.seen.expand(networks, rows, width), *made]
+        self.rooms = [into, *made]
         self.gradients = [torch.empty_like(parameter) for parameter in self.parameters] if learn else []
         self.rates = [torch.empty(networks, learn, weight.shape[2]) for weight in self.weights] if learn else []
         self._forward: dict[int, list[Stage]] = {}
@@ -57,6 +61,8 @@ class Bound:
         """What comes out [G, rows, out] of the first `rows` rows that are in `seen`."""
         if rows not in self._forward:
             self._forward[rows] = self._ahead(rows)
+        if self._spread is not None:
+            self._spread()
         for stage in self._forward[rows]:
             stage()
         return self.rooms[-1][:, :rows]

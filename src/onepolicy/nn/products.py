@@ -64,12 +64,19 @@ class Product:
     """
 
     def __init__(self, x: Tensor, y: Tensor, out: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> None:
+        self._stages: list[Callable[[], Tensor]]
         if onednn(x, y.shape[2]):
             pairs = _pairs(x, y, bias, "relu" if relu else "none")
             self._stages = [partial(_fill, room, pair) for room, pair in zip(out.unbind(), pairs, strict=True)]
             return
-        whole = partial(torch.bmm, x, y) if bias is None else partial(torch.baddbmm, bias, x, y)
-        self._stages = [partial(whole, out=out), *([partial(torch.relu_, out)] if relu else [])]
+        if len(out) == 1:  # a product of two matrices costs less than a batch of one
+            whole = partial(torch.mm, x[0], y[0]) if bias is None else partial(torch.addmm, bias[0], x[0], y[0])
+            self._stages = [partial(whole, out=out[0])]
+        else:
+            whole = partial(torch.bmm, x, y) if bias is None else partial(torch.baddbmm, bias, x, y)
+            self._stages = [partial(whole, out=out)]
+        if relu:
+            self._stages.append(partial(torch.relu_, out))
 
     def __call__(self) -> None:
         for stage in self._stages:
