@@ -175,11 +175,16 @@ class _Tape:
         """Step and final observations [N, D] where any episode was truncated; 0 in the other worlds."""
         self.cut_value: list[Array] = []
         """Their values [N] by a recurrent policy, which knows them only while it remembers the episode."""
+        self.judged = True
+        """Whether values came with the draws; else they are asked of all steps at once."""
         self.state = None if sampler.memory is None else sampler.memory.of(env.num_envs)
 
     def play(self, t: int, obs: Array) -> Array:
         """Step t of all worlds from obs [N, D]; what to act on next."""
-        (action, self.logp[:, t]), self.value[:, t] = self.sampler.draw(obs)
+        (action, self.logp[:, t]), value = self.sampler.draw(obs)
+        if value is not None:
+            self.value[:, t] = value
+        self.judged = value is not None
         self.obs[:, t], self.action[:, t] = obs, action
         step = self.env.step(torch.from_numpy(action))
         self.reward[:, t] = step.reward.numpy()
@@ -199,6 +204,8 @@ class _Tape:
 
     def rollout(self, obs: Array, ended: list[Ended]) -> Rollout:
         """The tape as tensors; obs [N, D] is what followed its last step."""
+        if not self.judged:
+            self.value[:] = self.sampler.value(self.obs.reshape(self.value.size, -1)).reshape(self.value.shape)
         following = np.empty_like(self.value)
         following[:, :-1] = self.value[:, 1:]
         following[:, -1] = self.sampler.value(obs)

@@ -47,11 +47,14 @@ class Moments:
             return False
         rows = rows[:, : -self.plain] if self.plain else rows
         n = len(rows)
-        mean = np.add.reduce(rows, axis=0, dtype=np.float64) / n
-        spread = np.add.reduce(np.square(rows - mean), axis=0)
         total = self.count + n
-        delta = mean - self.mean
-        self.var = (self.var * self.count + spread + np.square(delta) * (self.count * n / total)) / total
+        if n == 1:  # its own mean, without a spread
+            delta, moment = rows[0] - self.mean, self.var * self.count
+        else:
+            mean = np.add.reduce(rows, axis=0, dtype=np.float64) / n
+            delta = mean - self.mean
+            moment = self.var * self.count + np.add.reduce(np.square(rows - mean), axis=0)
+        self.var = (moment + np.square(delta) * (self.count * n / total)) / total
         self.mean, self.count = self.mean + delta * (n / total), total
         self._std = np.sqrt(self.var + EPS)
         return True

@@ -36,12 +36,14 @@ class Frozen:
     """Actor and critic in numpy, for observations [N, D].
 
     both: the actor's output [N, out] and the values [N]; what is seen is then remembered. value: V [N] alone, nothing
-    remembered. memory: of a recurrent network, None for one that remembers nothing.
+    remembered. memory: of a recurrent network, None for one that remembers nothing. actor: its output [N, out] alone,
+    where that is half the work: of networks that share nothing.
     """
 
     both: Callable[[Array], tuple[Array, Array]]
     value: Callable[[Array], Array]
     memory: Memory | None = None
+    actor: Callable[[Array], Array] | None = None
 
 
 @final
@@ -59,7 +61,9 @@ class Remembering:
 def best_of(frozen: Frozen, best: Callable[[Array], NDArray[Any]]) -> Callable[[Array], NDArray[Any]]:
     """`best` of the actor's outputs as a function of observations."""
 
+    actor = frozen.actor
+
     def act(obs: Array) -> NDArray[Any]:
-        return best(frozen.both(obs)[0])
+        return best(frozen.both(obs)[0] if actor is None else actor(obs))
 
     return act if frozen.memory is None else Remembering(act, frozen.memory)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onepolicy.core.distributions import HALF_LOG_TWO_PI
 from onepolicy.nn.mlp import Array, numpy_copy, orthogonal, uniform
 
 
@@ -55,8 +56,11 @@ def draw_categorical(logits: Array, rng: np.random.Generator) -> Draw:
 
 
 def draw_gaussian(mean: Array, log_std: Array, rng: np.random.Generator) -> Draw:
-    """A draw from a diagonal Gaussian. mean [N, D], log_std [D]."""
+    """A draw from a diagonal Gaussian. mean [N, D], log_std [D] or [N, D]."""
     noise: Array = rng.standard_normal(mean.shape, dtype=np.float32)
-    logp: Array = -(0.5 * np.square(noise) + log_std + np.float32(0.5 * np.log(2.0 * np.pi))).sum(axis=1)
+    logp: Array = -(_HALF * np.vecdot(noise, noise) + np.add.reduce(log_std + _CONSTANT, axis=-1))
     std: Array = np.exp(log_std)
     return Draw(mean + std * noise, logp)
+
+
+_HALF, _CONSTANT = np.float32(0.5), np.float32(HALF_LOG_TWO_PI)

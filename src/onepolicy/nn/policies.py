@@ -42,12 +42,12 @@ Greedy = Callable[[Array], NDArray[np.int64] | Array]
 class Sampler:
     """A policy frozen for acting: draws actions and values states, for rows of observations [N, D] float32.
 
-    draw: actions, their log-probs (nats) and the values V(s) [N], from one pass. value: V(s) [N]. memory: of a
-    recurrent policy, whose draws it remembers and whose values are of what follows them; None for one that remembers
-    nothing.
+    draw: actions, their log-probs (nats) and the values V(s) [N]; None in their place where `value` may as well be
+    asked later, of many rows at once. value: V(s) [N]. memory: of a recurrent policy, whose draws it remembers and
+    whose values are of what follows them; None for one that remembers nothing.
     """
 
-    draw: Callable[[Array], tuple[Draw, Array]]
+    draw: Callable[[Array], tuple[Draw, Array | None]]
     value: Callable[[Array], Array]
     memory: Memory | None = None
 
@@ -107,13 +107,16 @@ class ActorCritic(nn.Module):
 
     def frozen(self) -> Frozen:
         """The networks as they are now, in numpy."""
-        body, actor, critic = self.body.numpy_copy(), self.actor.numpy_copy(), self.critic.numpy_copy()
+        acting, judging = self.body.numpy_copy(0), self.body.numpy_copy(1)
+        head, critic = self.actor.numpy_copy(), self.critic.numpy_copy()
 
-        def both(obs: Array) -> tuple[Array, Array]:
-            acting, judging = body(numpy_features(obs, self.bits))
-            return numpy_masked(actor(acting), obs, self.bits), critic(judging)[:, 0]
+        def actor(obs: Array) -> Array:
+            return numpy_masked(head(acting(numpy_features(obs, self.bits))), obs, self.bits)
 
-        return Frozen(both, lambda obs: both(obs)[1])
+        def value(obs: Array) -> Array:
+            return critic(judging(numpy_features(obs, self.bits)))[:, 0]
+
+        return Frozen(lambda obs: (actor(obs), value(obs)), value, actor=actor)
 
 
 Networks = ActorCritic | RecurrentActorCritic | ImageActorCritic
@@ -174,8 +177,11 @@ def forget(networks: Networks, over: Tensor | None) -> None:
 def sampler_of(networks: Networks, draw: Callable[[Array], Draw]) -> Sampler:
     """The networks as they are now, with what draws actions from the actor's output."""
     frozen = networks.frozen()
+    actor = frozen.actor
 
-    def both(obs: Array) -> tuple[Draw, Array]:
+    def both(obs: Array) -> tuple[Draw, Array | None]:
+        if actor is not None:
+            return draw(actor(obs)), None
         out, value = frozen.both(obs)
         return draw(out), value
 

@@ -124,8 +124,23 @@ def draw(panels: Mapping[str, Sequence[Curve]], title: str) -> Figure:
 
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(4.4 * columns, 0.5 + 3.0 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    names = len({curve.label for lines in panels.values() for curve in lines})
+    below = 0.55 + 0.22 * math.ceil(names / 3)
+    width, height = 4.4 * columns, 0.2 + below + 3.0 * rows
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={  # in inches; matplotlib's own layout takes longer than all the drawing
+            "left": 0.75 / width,
+            "right": 1.0 - 0.2 / width,
+            "bottom": below / height,
+            "top": 1.0 - 0.7 / height,
+            "wspace": 0.25,
+            "hspace": 0.36,
+        },
+    ).ravel()
     for axis, (key, lines) in zip(axes, panels.items()):
         for number, curve in enumerate(lines):
             _line(axis, curve, f"C{number % 10}")
@@ -141,9 +156,7 @@ def draw(panels: Mapping[str, Sequence[Curve]], title: str) -> Figure:
         axis.set_visible(False)
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
     if handles:
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)), fontsize=9
-        )
+        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=min(3, len(handles)), fontsize=9)
     bands = sorted({curve.band for lines in panels.values() for curve in lines if curve.band})
     figure.suptitle(f"{title} (band: {', '.join(bands)})" if bands else title)
     return figure
