@@ -6,7 +6,8 @@ Dimension letters: B batch, T time or tokens, N environments, D features, A acti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -187,13 +188,20 @@ class VectorEnv(Protocol):
     def step(self, action: Tensor) -> EnvStep: ...
 
 
+@cache
+def _fields_of(kind: type) -> tuple[str, ...] | None:
+    """A dataclass's fields, all of which its constructor takes; None for other types."""
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) else None
+
+
 def map_tensors(tree: X, function: Callable[[Tensor], Tensor]) -> X:
     """A frozen dataclass, tuple, list or dict with `function` applied to every tensor inside; the rest unchanged."""
     if isinstance(tree, Tensor):
         return function(tree)  # type: ignore[return-value]
-    if is_dataclass(tree) and not isinstance(tree, type):
-        changed = {f.name: map_tensors(getattr(tree, f.name), function) for f in fields(tree)}
-        return replace(tree, **changed)  # type: ignore[return-value]
+    kind: Any = type(tree)
+    names = _fields_of(kind)
+    if names is not None:
+        return kind(**{name: map_tensors(getattr(tree, name), function) for name in names})  # type: ignore[no-any-return]
     if isinstance(tree, dict):
         return {key: map_tensors(value, function) for key, value in tree.items()}  # type: ignore[return-value]
     if isinstance(tree, tuple | list):

@@ -132,8 +132,16 @@ def clip_gradients(parameters: list[torch.nn.Parameter], max_norm: float) -> flo
 
     The arithmetic of torch.nn.utils.clip_grad_norm_, whose sorting of tensors by device takes as long as all of it.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = _joined([p.grad for p in parameters if p.grad is not None])
     norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
     if 0 < max_norm < norm:
         torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
     return norm
+
+
+def _joined(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensor that all of them are parts of, where they are the whole of it; else the tensors themselves."""
+    whole = tensors[0]._base if tensors else None
+    if whole is None or any(part._base is not whole for part in tensors):
+        return tensors
+    return [whole] if sum(part.numel() for part in tensors) == whole.numel() else tensors

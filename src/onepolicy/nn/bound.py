@@ -28,7 +28,7 @@ class Bound:
     each: how many networks, one after the other, see the same rows. last: whether the activation follows the last layer
     as well. seen: where those rows go, [G / each, rows, in]. rooms: what each layer sees, [G, rows, in], and what comes
     out of the last. learn: the rows that are learnt from, the first of a forward pass; 0 for none. rates: the gradient
-    in what each layer gives, [G, learn, out]. gradients: of each parameter, in their order.
+    in what each layer gives, [G, learn, out]. gradients: of each parameter, in their order; made here if not given.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Bound:
         each: int = 1,
         learn: int = 0,
         last: bool = False,
+        gradients: Sequence[Tensor] = (),
     ) -> None:
         self.parameters = [parameter.detach() for parameter in parameters]
         self.weights, self.biases = self.parameters[::2], self.parameters[1::2]
@@ -52,7 +53,9 @@ class Bound:
         self._spread = None if known else partial(into.view(beside.shape).copy_, beside)
         made = [torch.empty(networks, rows, weight.shape[2]) for weight in self.weights]
         self.rooms = [into, *made]
-        self.gradients = [torch.empty_like(parameter) for parameter in self.parameters] if learn else []
+        self.gradients = list(gradients)
+        if learn and not gradients:
+            self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
         self.rates = [torch.empty(networks, learn, weight.shape[2]) for weight in self.weights] if learn else []
         self._forward: dict[int, list[Stage]] = {}
         self._backward = self._back() if learn else []

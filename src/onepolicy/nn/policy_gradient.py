@@ -7,7 +7,7 @@ images, memories, masks of actions, which autograd differentiates; the gradient 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, final
 
@@ -91,34 +91,42 @@ class PolicyGradient:
         """Adds them to the parameters' own."""
         earlier = [None if p.grad is None else p.grad.clone() for p in self.parameters]
         for p, found, before in zip(self.parameters, self.gradients(slopes), earlier, strict=True):
-            p.grad = found.view(p.shape) if before is None else before.add_(found.view(p.shape))
+            p.grad = found if before is None else before.add_(found)
 
     def _of(self, rows: int) -> _Rows:
         if rows not in self._known:
             if len(self._known) == SIZES:
                 del self._known[next(iter(self._known))]
-            self._known[rows] = _Rows(self.seen, rows, self.activation)
+            self._known[rows] = _Rows(self.seen, rows, self.activation, [p.shape for p in self.parameters])
         return self._known[rows]
 
 
 @final
 class _Rows:
-    """The networks of S learners on so many rows of all together. gradients: of their parameters, in their order."""
+    """The networks of S learners on so many rows of all together. gradients: of their parameters, in their order and of
+    their shapes, parts of one tensor."""
 
     @torch.no_grad()
-    def __init__(self, seen: Mapping[str, Tensor], rows: int, activation: Literal["relu", "tanh"]) -> None:
+    def __init__(
+        self,
+        seen: Mapping[str, Tensor],
+        rows: int,
+        activation: Literal["relu", "tanh"],
+        shapes: Sequence[torch.Size],
+    ) -> None:
         layers = [name for name in seen if name.startswith("body_")]
         actor, critic = seen["actor_weight"], seen["critic_weight"]
         learners, width, _ = actor.shape
         each = rows // learners
-        body = Bound([seen[name] for name in layers], each, activation, each=2, learn=each, last=True)
+        found = parts_of_one(seen)
+        given = [found[name] for name in layers]
+        body = Bound([seen[name] for name in layers], each, activation, each=2, learn=each, last=True, gradients=given)
         acting, judging = body.rooms[-1].view(learners, 2, each, -1).unbind(1)
         out, value = torch.empty(learners, each, width), torch.empty(learners, each, 1)
         slope, rate = torch.empty_like(out), torch.empty_like(value)
         above, beside = body.rates[-1].view(learners, 2, each, -1).unbind(1)
-        found = {name: torch.empty_like(p) for name, p in seen.items()}
-        found |= zip(layers, body.gradients, strict=True)
-        self.body, self.gradients = body, list(found.values())
+        self.body = body
+        self.gradients = [part.view(shape) for part, shape in zip(found.values(), shapes, strict=True)]
         self.out, self.value, self._rate = out.numpy(), value.numpy(), rate.numpy()
         self._forward: list[Stage] = [
             Product(acting, actor.transpose(1, 2), out, seen["actor_bias"]),
@@ -156,6 +164,15 @@ class _Rows:
         self._rate[:] = value.reshape(self._rate.shape)
         for stage in self._backward:
             stage()
+
+
+def parts_of_one(like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A tensor of the shape of each of these, all of them parts of one, the largest first."""
+    order = sorted(like, key=lambda name: -like[name].numel())
+    whole = torch.empty(sum(p.numel() for p in like.values()))
+    cut = whole.split([like[name].numel() for name in order])
+    found = {name: part.view(like[name].shape) for name, part in zip(order, cut, strict=True)}
+    return {name: found[name] for name in like}
 
 
 class _Softmax:
