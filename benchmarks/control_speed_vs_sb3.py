@@ -23,8 +23,8 @@ OURS = "control_side_onepolicy.py"
 ROWS: dict[str, tuple[int, int]] = {
     "ppo/CartPole-v1": (0, 100_000),
     "ppo/Acrobot-v1": (0, 131_072),
-    "ppo/HalfCheetah-v5": (0, 20_480),
-    "ppo/Hopper-v5": (0, 20_480),
+    "ppo/HalfCheetah-v5": (0, 40_960),
+    "ppo/Hopper-v5": (0, 40_960),
     "a2c/CartPole-v1": (0, 50_000),
     "trpo/CartPole-v1": (0, 50_000),
     "dqn/CartPole-v1": (0, 50_000),

@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
-from common import RESULTS, machine, write_json
+from common import RESULTS, machine, run_side, write_json
 
 ROWS: dict[str, dict[str, Any]] = {
     "ppo/CartPole-v1": {"steps": 50_000},
@@ -52,11 +52,8 @@ def train(row: str, seeds: int, threads: int) -> dict[str, float]:
 
 def measured(row: str, seeds: int, repeats: int, threads: int = 1) -> dict[str, float]:
     """The least times over some repeats, each in a new process."""
-    command = [sys.executable, __file__, "--worker", row, "--seeds", str(seeds), "--threads", str(threads)]
-    found = []
-    for _ in range(repeats):
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found.append(json.loads(out.strip().splitlines()[-1]))
+    asked = ("--worker", row, "--seeds", str(seeds), "--threads", str(threads), "--out")
+    found = [run_side(sys.executable, Path(__file__), *asked, threads=threads) for _ in range(repeats)]
     return {name: round(min(each[name] for each in found), 2) for name in found[0]}
 
 
@@ -66,10 +63,11 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--out", default="", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of several seeds; default: the cores")
     given = parser.parse_args()
     if given.worker:
-        print(json.dumps(train(given.worker, given.seeds, given.threads)))
+        write_json(given.out, train(given.worker, given.seeds, given.threads))
         return
     about = machine("torch", "numpy")
     results: dict[str, Any] = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else {}

@@ -151,3 +151,9 @@ class Generator(Protocol):
     def load(self, state: Mapping[str, Any], version: int) -> None:
         """Replace the weights by `state` (parameter name -> tensor) and set the version."""
         ...
+
+
+class Prompts(Protocol):
+    """A source of batches of tasks that goes on where it was, after a checkpoint too."""
+
+    def next(self) -> Sequence[Task]: ...

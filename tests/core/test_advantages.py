@@ -215,6 +215,16 @@ def test_whitened_elements_have_mean_zero_and_std_one_whatever_the_padding(seed,
     torch.testing.assert_close(padded[:, pads:], white)
 
 
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_where_all_elements_count_the_numbers_are_those_of_a_batch_with_holes(center, unbiased):
+    x = 5.0 + 3.0 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    holes = torch.cat([x, torch.full((4, 2), NAN)], 1)
+    counted = torch.cat([torch.ones(4, 6), torch.zeros(4, 2)], 1).bool()
+    whole = whiten(x, torch.ones(4, 6).bool(), center, unbiased)
+    torch.testing.assert_close(whole, whiten(holes, counted, center, unbiased)[:, :6], atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("value", [0.1, 1e4 / 3, 0.0])
 def test_whitening_equal_elements_gives_zero_and_not_noise(value):
     x = torch.full((64,), value)
@@ -225,3 +235,5 @@ def test_whitening_nothing_or_one_element():
     x = torch.tensor([3.0, 4.0])
     assert whiten(x, torch.tensor([False, False])).tolist() == [0.0, 0.0]
     assert whiten(x, torch.tensor([True, False])).tolist() == [0.0, 0.0]
+    assert whiten(x[:1], torch.tensor([True])).tolist() == [0.0]
+    assert whiten(x[:0], torch.ones(0).bool()).tolist() == []

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from onepolicy.batch import PolicyBatch
+from onepolicy.data import rollout as rollouts
 from onepolicy.data.rollout import Ended, Rollout, concatenate, critic_metrics, first_episodes, flatten, minibatches
 from onepolicy.errors import ConfigError
 
@@ -58,6 +59,15 @@ def test_an_epoch_has_every_step_once_and_keeps_its_tensors_together():
     assert seen.tolist() != list(range(100))
     for p in parts:
         assert torch.equal(p.inputs[:, 0, 2], p.value_target[:, 0])
+
+
+def test_batches_too_large_to_shuffle_at_once_are_cut_into_the_same_parts(monkeypatch):
+    batch = flatten(numbered(4, 25))
+    whole = list(minibatches(batch, 32, 0, "epoch", 1))
+    monkeypatch.setattr(rollouts, "AT_ONCE", 100)
+    for one, two in zip(whole, minibatches(batch, 32, 0, "epoch", 1), strict=True):
+        assert torch.equal(one.inputs, two.inputs)
+        assert torch.equal(one.advantage, two.advantage)
 
 
 def test_the_order_is_derived_from_the_seed_alone():

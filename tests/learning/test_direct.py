@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onepolicy.learning.direct import DirectStep
-from onepolicy.learning.optim import OptimConfig, make_optimizer
+from onepolicy.learning.optim import OptimConfig, clip_gradients, make_optimizer
 
 
 def parameters() -> list[nn.Parameter]:
@@ -89,3 +89,19 @@ def test_a_parameter_without_a_gradient_stays_as_it_is() -> None:
         descend()
     assert torch.equal(mine[1], before)
     assert not torch.equal(mine[0], parameters()[0])
+
+
+@pytest.mark.parametrize("most", [0.0, 0.5, 1e3])
+def test_gradients_that_are_parts_of_one_tensor_are_clipped_as_any(most):
+    """Norm and scale of the parts together; and of some of the parts only, which are not the whole."""
+    rng = torch.Generator().manual_seed(0)
+    whole = torch.randn(12, generator=rng)
+    for used in (3, 2):
+        joined, apart = ([torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (4,), (2,))] for _ in range(2))
+        parts = whole.clone().split([6, 4, 2])
+        for one, two, part in zip(joined, apart, parts, strict=True):
+            one.grad, two.grad = part.view(one.shape), part.clone().view(two.shape)
+        found, expected = clip_gradients(joined[:used], most), clip_gradients(apart[:used], most)
+        assert found == pytest.approx(expected, rel=1e-6)
+        for one, two in zip(joined, apart, strict=True):
+            torch.testing.assert_close(one.grad, two.grad)

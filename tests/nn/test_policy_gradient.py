@@ -13,7 +13,7 @@ from onepolicy.learning.optim import OptimConfig
 from onepolicy.nn.mlp import NetworkOptions
 from onepolicy.nn.multi import MultiCategoricalPolicy
 from onepolicy.nn.policies import CategoricalPolicy, GaussianPolicy
-from onepolicy.nn.policy_gradient import SIZES, gradient_of
+from onepolicy.nn.policy_gradient import ROWS, SIZES, gradient_of
 
 DIM, OUT = 5, 3
 
@@ -81,9 +81,11 @@ def test_gradients_add_up_as_autograd_s_do(kind):
 def test_more_sizes_than_are_kept_change_nothing():
     policy = policy_of("gaussian")
     mine = gradient_of(policy)
-    for rows in (*range(1, SIZES + 4), 1):
+    for rows in (*range(1, SIZES + 4), 1, ROWS - 1, ROWS + 5):
         obs, action = taken("gaussian", rows, 1)
         torch.testing.assert_close(mine.evaluate(obs, action).logp, policy.evaluate(obs, action).logp.detach())
+        assert len(mine._known) <= SIZES
+        assert sum(mine._known) <= max(rows, ROWS)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "categorical"])

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,16 +24,10 @@ from onepolicy.batch import PolicyBatch
 from onepolicy.core.policy import PolicyLoss, reinforce
 from onepolicy.data.packing import minibatches, token_batch
 from onepolicy.run.seeding import derive_seed
-from onepolicy.types import Episode, Metrics, Task
+from onepolicy.types import Episode, Metrics, Prompts, Task
 
 LOSS = PolicyLoss(reinforce)
 """-A log pi, per token; the learner's reduction is token_mean."""
-
-
-class Prompts(Protocol):
-    """A resumable source of batches of tasks."""
-
-    def next(self) -> Sequence[Task]: ...
 
 
 def credit(episodes: Sequence[Episode], teacher: Callable[[PolicyBatch], Tensor], pad_id: int) -> PolicyBatch:

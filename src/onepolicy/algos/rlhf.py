@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from onepolicy.core.returns import gae
 from onepolicy.data.packing import minibatches, token_batch
 from onepolicy.errors import ConfigError
 from onepolicy.run.seeding import derive_seed
-from onepolicy.types import Episode, Metrics, Task
+from onepolicy.types import Episode, Metrics, Prompts, Task
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,6 @@ class KlCoefficient:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """The inverse of state_dict."""
         self.value = float(state["value"])
-
-
-class Prompts(Protocol):
-    """A resumable source of batches of tasks."""
-
-    def next(self) -> Sequence[Task]: ...
 
 
 def assign(

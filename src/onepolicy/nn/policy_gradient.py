@@ -25,6 +25,8 @@ from onepolicy.nn.products import Product
 
 SIZES = 4
 """Numbers of rows whose arrays are kept; for one more the oldest go."""
+ROWS = 1 << 15
+"""Rows whose arrays are kept, all sizes together, where there are several sizes."""
 _HALF, _ONE, _CONSTANT = (np.float32(number) for number in (0.5, 1.0, HALF_LOG_TWO_PI))
 
 
@@ -95,7 +97,7 @@ class PolicyGradient:
 
     def _of(self, rows: int) -> _Rows:
         if rows not in self._known:
-            if len(self._known) == SIZES:
+            while self._known and (len(self._known) == SIZES or sum(self._known) + rows > ROWS):
                 del self._known[next(iter(self._known))]
             self._known[rows] = _Rows(self.seen, rows, self.activation, [p.shape for p in self.parameters])
         return self._known[rows]

@@ -26,18 +26,16 @@ from torch import Tensor
 from onepolicy import errors
 from onepolicy.errors import TrainingError
 from onepolicy.tasks.pool_worker import die_with_parent
-from onepolicy.types import Episode, Score, Task
+from onepolicy.types import Episode, Prompts, Score, Task
 
 POLL_SECONDS = 0.05
 
 
-class Prompts(Protocol):
-    """A resumable source of batches of tasks. tasks: all that it can give."""
+class Listed(Prompts, Protocol):
+    """tasks: all that it can give."""
 
     @property
     def tasks(self) -> Sequence[Task]: ...
-
-    def next(self) -> list[Task]: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Ahead:
     def __init__(
         self,
         open_worker: Callable[[], Worker],
-        prompts: Prompts,
+        prompts: Listed,
         *,
         staleness: int,
         timeout: float,
@@ -97,7 +95,7 @@ class Ahead:
         """The tasks of the next rollout to train on; those up to `staleness` further on are asked for as well."""
         newest = self._waiting[-1][0] if self._waiting else self.step - 1
         for step in range(newest + 1, self.step + self.staleness + 1):
-            tasks = self.prompts.next()
+            tasks = list(self.prompts.next())
             self._send(("play", step, [task.id for task in tasks]))
             self._asked[step] = time.monotonic()
             self._waiting.append((step, tasks, None))

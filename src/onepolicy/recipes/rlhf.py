@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onepolicy.acting.episodes import rollout_metrics
 from onepolicy.algos import rlhf, sft
 from onepolicy.batch import PolicyBatch
 from onepolicy.core.kl import k1
@@ -29,6 +28,7 @@ from onepolicy.recipes.language import Language, language_of, load_language, sav
 from onepolicy.recipes.loop import Loop, alarms_of, open_run, require_count, require_positive
 from onepolicy.recipes.mixing import Mixer, Ptx, Text, text_of
 from onepolicy.recipes.options import ExamOptions, Machine, ProblemOptions, Update, optim_of
+from onepolicy.recipes.rollouts import make_act
 from onepolicy.recipes.scoring import RewardModel, ScorerDirectory, trained_reward_model
 from onepolicy.recipes.textual import Problems, that_fit
 from onepolicy.recipes.verifying import Judge, scorer_of
@@ -184,10 +184,8 @@ def train_on(
         "kl": coefficient, **({"text": mixer.stream} if mixer.stream is not None else {}),
     }  # fmt: skip
 
-    def act(tasks: Sequence[Task], step: int) -> tuple[list[Episode], Metrics]:
-        episodes = rescore(actor.play(tasks, 1, step), tasks)
-        run.sample(step + 1, [sample(e, tasks) for e in episodes[:8]])
-        return episodes, rollout_metrics(episodes, generator.version)
+    def play(tasks: Sequence[Task], step: int) -> list[Episode]:
+        return rescore(actor.play(tasks, 1, step), tasks)
 
     def sit(step: int) -> Metrics:
         generator.load(language.state(), step)
@@ -213,7 +211,7 @@ def train_on(
         rlhf.fit(
             learner,
             prompts,
-            act=act,
+            act=make_act(run, play, lambda: generator.version),
             reference=lambda batch: evaluate_in_parts(frozen, batch, budget).logp,
             values=lambda batch: value_of(both, batch, budget),
             mix=mixer.next,
@@ -295,19 +293,6 @@ def value_of(both: TokenActorCritic, batch: PolicyBatch, budget: int) -> Tensor:
     value = evaluate_in_parts(both, batch, budget).value
     assert value is not None
     return value
-
-
-def sample(episode: Episode, tasks: Sequence[Task]) -> dict[str, Any]:
-    """A completion for samples.jsonl."""
-    return {
-        "task": episode.task_id,
-        "prompt": tasks[episode.group].messages[-1].content,
-        "text": episode.text,
-        "score": episode.score.value,
-        "parts": dict(episode.score.parts),
-        "error": episode.score.error,
-        "truncated": episode.truncated,
-    }
 
 
 def finish(config: Config, run: Run, language: Language, last: Metrics) -> Report:

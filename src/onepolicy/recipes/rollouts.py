@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -12,19 +12,13 @@ from onepolicy.learning.weights import publish
 from onepolicy.recipes.language import Language
 from onepolicy.run.run import Run
 from onepolicy.tasks.verdicts import Scorer
-from onepolicy.types import Episode, Generator, Metrics, Sampling, Task
+from onepolicy.types import Episode, Generator, Metrics, Prompts, Sampling, Task
 
 SAMPLES_KEPT = 8
 """Completions written to samples.jsonl each step."""
 
 Act = Callable[[Sequence[Task], int], tuple[list[Episode], Metrics]]
 """(tasks, step) -> episodes, a group for each task, and their metrics."""
-
-
-class Prompts(Protocol):
-    """A resumable source of batches of tasks."""
-
-    def next(self) -> Sequence[Task]: ...
 
 
 def actor_of(
