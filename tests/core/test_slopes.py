@@ -9,7 +9,7 @@ import torch
 from onepolicy.batch import Evaluation, PolicyBatch
 from onepolicy.core import slopes
 from onepolicy.core.policy import PolicyLoss, clipped, kl_penalised, policy_loss, reinforce
-from onepolicy.core.slopes import policy_slopes
+from onepolicy.core.slopes import policy_slopes, row_slopes
 from onepolicy.errors import ConfigError, DataError
 
 CLIPPED = partial(clipped, low=0.1, high=0.3)
@@ -71,6 +71,23 @@ def test_loss_metrics_and_slopes_are_those_of_policy_loss(name, counted, monkeyp
         for mine, theirs in zip((found.logp, found.entropy, found.value), gradients, strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-12)
         assert float(found.logp.abs().max()) > 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_of_several_learners_has_the_loss_and_slopes_of_its_own_row(name):
+    """Four rows of 50 against the policy loss of each with the weights of a mean, to 1e-12."""
+    said, batch, _ = case(3)
+    rows = Evaluation(*(x.view(4, 50) for x in (said.logp, said.entropy, said.value)))
+    metrics, found = row_slopes(rows, batch.map(lambda x: x.view(4, 50)), LOSSES[name])
+    for k in range(4):
+        mine = slice(50 * k, 50 * (k + 1))
+        part = Evaluation(said.logp[mine], said.entropy[mine], said.value[mine])
+        weight = torch.full((50, 1), 1 / 50, dtype=torch.float64)
+        expected, gradients = by_autograd(part, batch.rows(mine), weight, LOSSES[name])
+        for key, value in {**expected.metrics, "learner/loss": expected.loss.detach()}.items():
+            torch.testing.assert_close(metrics[key][k], value, atol=1e-12, rtol=1e-12)
+        for one, two in zip((found.logp, found.entropy, found.value), gradients, strict=True):
+            torch.testing.assert_close(one[k], two.view(-1), atol=1e-12, rtol=1e-12)
 
 
 def test_the_proximal_policy_is_the_one_of_logp_old():

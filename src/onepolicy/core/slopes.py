@@ -22,7 +22,7 @@ Array = NDArray[Any]
 LOSS = "learner/loss"
 """What the loss itself is called among its parts."""
 Formula = Callable[..., tuple[Array, Array, Array | None]]
-"""(log_ratio, logp, advantage, constants), each [N] -> loss, its slope in logp, where a clip stops the gradient."""
+"""(log_ratio, logp, advantage, constants), each [R, n] -> loss, its slope in logp, where a clip stops the gradient."""
 
 
 def policy_slopes(
@@ -48,7 +48,7 @@ def policy_slopes(
 def row_slopes(evaluation: Evaluation, batch: PolicyBatch, loss: PolicyLoss) -> tuple[dict[str, Tensor], Evaluation]:
     """The same for learners side by side, each row [B] one learner's batch, of which its loss is the mean.
 
-    Every element counts, whatever the mask says. Returns: the metrics of `policy_loss` and LOSS, [S] each; the gradient
+    Every element is counted: a batch of this kind has no holes. Returns: the metrics of `policy_loss` and LOSS, [S] each; the gradient
     of the losses' sum, [S, B] each.
     """
     rows = torch.full_like(evaluation.logp, 1.0 / evaluation.logp.shape[1])
