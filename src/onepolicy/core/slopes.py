@@ -48,8 +48,8 @@ def policy_slopes(
 def row_slopes(evaluation: Evaluation, batch: PolicyBatch, loss: PolicyLoss) -> tuple[dict[str, Tensor], Evaluation]:
     """The same for learners side by side, each row [B] one learner's batch, of which its loss is the mean.
 
-    Every element is counted: a batch of this kind has no holes. Returns: the metrics of `policy_loss` and LOSS, [S] each; the gradient
-    of the losses' sum, [S, B] each.
+    Every element is counted: a batch of this kind has no holes. Returns: the metrics of `policy_loss` and LOSS, [S]
+    each; the gradient of the losses' sum, [S, B] each.
     """
     rows = torch.full_like(evaluation.logp, 1.0 / evaluation.logp.shape[1])
     require_fitting(evaluation, batch, rows, loss)
