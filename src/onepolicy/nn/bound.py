@@ -42,9 +42,9 @@ class Bound:
         last: bool = False,
         gradients: Sequence[Tensor] = (),
     ) -> None:
-        self.parameters = [parameter.detach() for parameter in parameters]
-        self.weights, self.biases = self.parameters[::2], self.parameters[1::2]
-        self.rows, self.activation, self.learn, self.last = rows, activation, learn, last
+        seen = [parameter.detach() for parameter in parameters]
+        self.weights, self.biases = seen[::2], seen[1::2]
+        self.activation, self.learn, self.last = activation, learn, last
         networks, width, _ = self.weights[0].shape
         self.seen = torch.empty(networks // each, rows, width)
         beside = self.seen.unsqueeze(1).expand(-1, each, -1, -1)
@@ -55,7 +55,7 @@ class Bound:
         self.rooms = [into, *made]
         self.gradients = list(gradients)
         if learn and not gradients:
-            self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
+            self.gradients = [torch.empty_like(parameter) for parameter in seen]
         self.rates = [torch.empty(networks, learn, weight.shape[2]) for weight in self.weights] if learn else []
         self._forward: dict[int, list[Stage]] = {}
         self._backward = self._back() if learn else []

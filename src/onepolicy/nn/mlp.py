@@ -111,7 +111,7 @@ class StackedMLP(nn.Module):
         mine = slice(None) if network is None else network
         layers = [(numpy_copy(getattr(self, w))[mine], numpy_copy(getattr(self, b))[mine]) for w, b in self.layers]
         activate = IN_PLACE[self.options.activation]
-        multiply = np.matmul if network is None else product
+        multiply = np.matmul if network is None else times
 
         def forward(x: Array) -> Array:
             h = x
@@ -128,7 +128,7 @@ MANY = 64
 """Rows from which a product is torch's."""
 
 
-def product(x: Array, weight: Array) -> Array:
+def times(x: Array, weight: Array) -> Array:
     """x weight for x [N, in], weight [in, out]; of many rows by torch, which keeps to the threads a run has chosen."""
     if len(x) < MANY:
         return cast(Array, np.matmul(x, weight))
@@ -138,6 +138,7 @@ def product(x: Array, weight: Array) -> Array:
 IN_PLACE: dict[str, Callable[[Array], Array]] = {
     "tanh": lambda h: np.tanh(h, out=h),
     "relu": lambda h: np.maximum(h, np.float32(0.0), out=h),
+    "silu": lambda h: np.divide(h, 1 + np.exp(-h), out=h),
 }
 """Activations in numpy, in the place of what they are given."""
 

@@ -20,7 +20,7 @@ from onepolicy.core.distributions import masked_logits
 from onepolicy.errors import ConfigError
 from onepolicy.nn.conv import StackedEncoder
 from onepolicy.nn.legal import features, legal_of
-from onepolicy.nn.mlp import Array
+from onepolicy.nn.mlp import IN_PLACE, Array
 from onepolicy.nn.stacked_layers import Activation, layers
 from onepolicy.run.seeding import derive_seed
 
@@ -86,7 +86,7 @@ class Stacked(nn.Module):
         layers = [
             tuple(cast(Tensor, self._parameters[name]).detach().cpu().numpy() for name in pair) for pair in self.layers
         ]
-        activate = _IN_NUMPY[self.activation]
+        activate = IN_PLACE[self.activation]
 
         def forward(x: Array) -> Array:
             for place, (weight, bias) in enumerate(layers):
@@ -97,13 +97,6 @@ class Stacked(nn.Module):
             return x
 
         return forward
-
-
-_IN_NUMPY: dict[Activation, Callable[[Array], Array]] = {
-    "relu": lambda x: np.maximum(x, 0, out=x),
-    "tanh": lambda x: np.tanh(x, out=x),
-    "silu": lambda x: np.divide(x, 1 + np.exp(-x), out=x),
-}
 
 
 class StackedQ(nn.Module):
